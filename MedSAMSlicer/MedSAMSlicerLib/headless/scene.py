@@ -1,0 +1,124 @@
+"""A MRML scene without the Slicer application, on the package ``slicer-core`` from PyPI."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+# Before VTK opens a window: there may be no X server, and none is needed.
+os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow" if os.name == "posix" else "")
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk
+
+from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy
+from MedSAMSlicerLib.volume.files import FileError, Volume, atomic_output, stem
+
+_MODULE_LOGICS = {
+    "Segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "Markups": "vtkSlicerMarkupsLogic",
+    "Volumes": "vtkSlicerVolumesLogic",
+}
+
+
+class HeadlessScene:
+    """A scene with the logics that volumes, segmentations and markups need."""
+
+    def __init__(self) -> None:
+        self.scene = slicer.vtkMRMLScene()
+        self.application_logic = slicer.vtkSlicerApplicationLogic()
+        self.application_logic.SetMRMLScene(self.scene)
+        colors = self.application_logic.GetColorLogic()
+        colors.SetMRMLScene(self.scene)
+        colors.AddDefaultColorNodes()
+        self.application_logic.SetSliceLogics(vtk.vtkCollection())
+        self.application_logic.SetViewLogics(vtk.vtkCollection())
+        # The application logic does not keep them alive.
+        self._module_logics = {name: getattr(slicer, class_name)() for name, class_name in _MODULE_LOGICS.items()}
+        for name, logic in self._module_logics.items():
+            logic.SetMRMLApplicationLogic(self.application_logic)
+            logic.SetMRMLScene(self.scene)
+            self.application_logic.SetModuleLogic(name, logic)
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
+
+    def add_volume(self, volume: Volume) -> slicer.vtkMRMLVolumeNode:
+        """Add a volume with its voxels, geometry and a display node; color becomes a vector volume."""
+        voxels = volume.voxels
+        color = voxels.ndim == 4 and voxels.shape[3] > 1
+        node = self.scene.AddNewNodeByClass(
+            "vtkMRMLVectorVolumeNode" if color else "vtkMRMLScalarVolumeNode", volume.name
+        )
+        image = vtk.vtkImageData()
+        image.SetDimensions(*volume.dimensions)
+        flat = np.ascontiguousarray(voxels).reshape(-1, voxels.shape[3]) if color else np.ascontiguousarray(voxels).ravel()
+        image.GetPointData().SetScalars(numpy_to_vtk(flat, deep=True))
+        node.SetIJKToRASMatrix(matrix_from_numpy(volume.ijk_to_ras))
+        node.SetAndObserveImageData(image)
+        node.CreateDefaultDisplayNodes()
+        return node
+
+    def add_roi(self, name: str, ijk_to_ras: np.ndarray, corners: np.ndarray) -> slicer.vtkMRMLMarkupsROINode:
+        """Add an ROI box that wraps voxels of a volume.
+
+        :param corners: (8, 3) continuous IJK, as `volume.geometry.voxel_box_corners` makes them.
+        """
+        roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
+        lower, upper = corners.min(axis=0), corners.max(axis=0)
+        spacing = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
+        object_to_node = np.eye(4)
+        object_to_node[:3, :3] = ijk_to_ras[:3, :3] / spacing
+        object_to_node[:3, 3] = ijk_to_ras[:3, :3] @ ((lower + upper) / 2) + ijk_to_ras[:3, 3]
+        roi.SetAndObserveObjectToNodeMatrix(matrix_from_numpy(object_to_node))
+        roi.SetSize(*((upper - lower) * spacing))
+        roi.CreateDefaultDisplayNodes()
+        return roi
+
+    def add_segmentation(self, name: str, volume: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLSegmentationNode:
+        """Add an empty segmentation in the geometry of a volume."""
+        node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.CreateDefaultDisplayNodes()
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        return node
+
+    def load_roi(self, path: Path) -> slicer.vtkMRMLMarkupsROINode:
+        """Load an ROI that Slicer saved as ``.mrk.json``, named after its file.
+
+        :raises FileError: if there is no such file, or it holds no ROI.
+        """
+        try:
+            markups = json.loads(path.read_text(encoding="utf-8"))["markups"]
+            kinds = [markup["type"] for markup in markups]
+        except FileNotFoundError as error:
+            raise FileError(f"{path} does not exist: check the path.") from error
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise FileError(f"{path} is not a markups file of Slicer: save the ROI as .mrk.json and give that.") from error
+        if kinds != ["ROI"]:
+            raise FileError(f"{path} holds {', '.join(kinds) or 'nothing'}, not one ROI: save one Markups ROI as .mrk.json.")
+        roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", stem(path))
+        storage = slicer.vtkMRMLMarkupsROIJsonStorageNode()
+        self.scene.AddNode(storage)
+        storage.SetFileName(str(path))
+        if not storage.ReadData(roi):
+            raise FileError(f"Slicer can't read the ROI in {path}: save it again from Slicer.")
+        roi.SetName(stem(path))
+        roi.CreateDefaultDisplayNodes()
+        return roi
+
+
+def save_segmentation(segmentation: slicer.vtkMRMLSegmentationNode, path: Path) -> None:
+    """Write a segmentation as Slicer does, ``.seg.nrrd`` with names, colors and geometry; it is either whole or not there.
+
+    :raises FileError: if Slicer can't write it.
+    """
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    segmentation.GetScene().AddNode(storage)
+    try:
+        with atomic_output(path) as temporary:
+            storage.SetFileName(str(temporary))
+            if not storage.WriteData(segmentation):
+                raise FileError(f"Slicer can't write {path}: is the disk full?")
+    finally:
+        segmentation.GetScene().RemoveNode(storage)

@@ -1,0 +1,74 @@
+"""A picture of a segmentation: three slice views and the 3-D view, as in Slicer's four-up layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk
+
+from MedSAMSlicerLib.headless.scene import HeadlessScene
+from MedSAMSlicerLib.headless.views import SliceView, ThreeDView
+from MedSAMSlicerLib.volume.files import atomic_output
+
+_GAP = 4
+_SLICES = (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal"))
+
+
+def draw_four_up(
+    headless: HeadlessScene,
+    volume: slicer.vtkMRMLVolumeNode,
+    segmentation: slicer.vtkMRMLSegmentationNode,
+    *,
+    size: int = 480,
+) -> np.ndarray:
+    """Draw axial, 3-D (upper row), coronal and sagittal view (lower row) through the middle of the segments.
+
+    :param size: edge of one view in pixels.
+    :return: uint8 (rows, columns, 3).
+    """
+    segmentation.CreateClosedSurfaceRepresentation()
+    center, bounds = _middle(segmentation, volume)
+    tiles = []
+    for name, orientation in _SLICES:
+        view = SliceView(headless, name, orientation, (size, size))
+        view.show(volume, center)
+        tiles.append(view.image())
+        view.close()
+    view3d = ThreeDView(headless, "1", (size, size))
+    view3d.image()
+    view3d.look_from_front(bounds)
+    tiles.append(view3d.image())
+    view3d.close()
+    axial, coronal, sagittal, surface = tiles
+    picture = np.full((2 * size + _GAP, 2 * size + _GAP, 3), 40, dtype=np.uint8)
+    for tile, (row, column) in zip((axial, surface, coronal, sagittal), ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
+        top, left = row * (size + _GAP), column * (size + _GAP)
+        picture[top : top + size, left : left + size] = tile
+    return picture
+
+
+def write_png(path: Path, picture: np.ndarray) -> None:
+    """Write a picture, uint8 (rows, columns, 3); the file is either whole or not there."""
+    image = vtk.vtkImageData()
+    rows, columns, _ = picture.shape
+    image.SetDimensions(columns, rows, 1)
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(picture[::-1]).reshape(-1, 3), deep=True))
+    with atomic_output(path) as temporary:
+        writer = vtk.vtkPNGWriter()
+        writer.SetFileName(str(temporary))
+        writer.SetInputData(image)
+        writer.Write()
+
+
+def _middle(
+    segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLVolumeNode
+) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Find where most is to be seen: the middle of all segments, or of the volume if they are empty."""
+    bounds = np.zeros(6)
+    segmentation.GetRASBounds(bounds)
+    if not np.isfinite(bounds).all() or (bounds[1::2] <= bounds[::2]).any():
+        volume.GetRASBounds(bounds)
+    return (bounds[::2] + bounds[1::2]) / 2, tuple(bounds)

@@ -1,0 +1,155 @@
+"""Masks written to segments: only the changed extent, and never another segment."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, node_to_world
+from MedSAMSlicerLib.mrml.volumes import ijk_to_world
+
+# Colors of organs side by side must be told apart on gray: after Okabe and Ito (2008), without black and gray.
+_COLORS = (
+    (0.90, 0.62, 0.00),
+    (0.34, 0.71, 0.91),
+    (0.00, 0.62, 0.45),
+    (0.80, 0.47, 0.65),
+    (0.94, 0.89, 0.26),
+    (0.84, 0.37, 0.00),
+    (0.00, 0.45, 0.70),
+)
+
+
+def require_labelmaps(segmentation: slicer.vtkMRMLSegmentationNode) -> None:
+    """Check that masks can be written to a segmentation.
+
+    :raises ValueError: if there is no segmentation, or its segments are stored as surfaces (RT structures, models): to
+        write a mask would mean to convert all of them, which only the user may decide.
+    """
+    if segmentation is None or not segmentation.IsA("vtkMRMLSegmentationNode"):
+        raise ValueError("No segmentation is given: choose or create a segmentation node for the result.")
+    content = segmentation.GetSegmentation()
+    labelmap = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    if content.GetSourceRepresentationName() == labelmap:
+        return
+    if content.GetNumberOfSegments():
+        raise ValueError(
+            f"The segmentation {segmentation.GetName()!r} stores {content.GetSourceRepresentationName()!r}, not label maps: "
+            "choose another segmentation, or make 'Binary labelmap' its source representation in the Segmentations module."
+        )
+    content.SetSourceRepresentationName(labelmap)
+
+
+def add_segment(segmentation: slicer.vtkMRMLSegmentationNode, name: str) -> str:
+    """Add an empty segment of a color of its own and return its ID."""
+    content = segmentation.GetSegmentation()
+    return content.AddEmptySegment("", name, _COLORS[content.GetNumberOfSegments() % len(_COLORS)])
+
+
+def clear_segment(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> None:
+    """Empty a segment, whatever it shares its label map with."""
+    segmentation.GetSegmentation().ClearSegment(segment_id)
+
+
+class SegmentWriter:
+    """Adds masks in the voxels of a volume to one segment.
+
+    The segmentation keeps its own geometry; where there is none yet it takes the volume's. A mask of another geometry
+    (other voxels, or another parent transform) is resampled by nearest neighbor to it.
+
+    :raises ValueError: if a parent transform is not linear.
+    """
+
+    def __init__(
+        self, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, volume: slicer.vtkMRMLVolumeNode
+    ) -> None:
+        self._segmentation = segmentation
+        self._segment_id = segment_id
+        # Segments live in the coordinate system of their own node, below its parent transform.
+        self._ijk_to_node = np.linalg.inv(node_to_world(segmentation)) @ ijk_to_world(volume)
+        self._lattice = self._find_lattice(volume)
+        # Slicer resamples the label map of all segments that share it to the geometry of what is merged into one of them.
+        shared = labelmap_of(segmentation, segment_id)
+        if segmentation.GetSegmentation().IsSharedBinaryLabelmap(segment_id) and not self._fits(shared):
+            segmentation.GetSegmentation().SeparateSegmentLabelmap(segment_id)
+
+    def add(self, mask: np.ndarray, first: tuple[int, int, int]) -> None:
+        """Add a mask to the segment.
+
+        :param mask: bool (K, J, I), a part of the volume.
+        :param first: the voxel of the volume, IJK, that the mask begins at.
+        """
+        found = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+        if not found[0].size:
+            return
+        crop = tuple(slice(int(indices[0]), int(indices[-1]) + 1) for indices in found)
+        start = [first[axis] + crop[2 - axis].start for axis in range(3)]
+        labelmap = oriented_image(mask[crop], start, self._ijk_to_node)
+        if not self._fits(labelmap):
+            labelmap = self._resample(mask[crop], start)
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        if not logic.SetBinaryLabelmapToSegment(
+            labelmap, self._segmentation, self._segment_id, logic.MODE_MERGE_MAX, labelmap.GetExtent()
+        ):
+            raise RuntimeError(f"Slicer could not write to the segment {self._segment_id!r}; see its error log.")
+
+    def _fits(self, image: slicer.vtkOrientedImageData | None) -> bool:
+        return image is not None and slicer.vtkOrientedImageDataResample.DoGeometriesMatch(image, self._lattice)
+
+    def _resample(self, mask: np.ndarray, start: list[int]) -> slicer.vtkOrientedImageData:
+        # A rim of zeros keeps the sampler from extending the outermost voxels.
+        padded = oriented_image(np.pad(mask, 1), [index - 1 for index in start], self._ijk_to_node)
+        resampled = slicer.vtkOrientedImageData()
+        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+            padded, self._lattice, resampled, False, True
+        )
+        return resampled
+
+    def _find_lattice(self, volume: slicer.vtkMRMLVolumeNode) -> slicer.vtkOrientedImageData:
+        """Find the voxel grid of the segmentation, and give it the volume's if it has none."""
+        content = self._segmentation.GetSegmentation()
+        parameter = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+        if not content.GetConversionParameter(parameter):
+            for segment_id in content.GetSegmentIDs():
+                labelmap = labelmap_of(self._segmentation, segment_id)
+                if labelmap is not None and not labelmap.IsEmpty():
+                    return labelmap
+            self._segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        lattice = slicer.vtkOrientedImageData()
+        slicer.vtkSegmentationConverter.DeserializeImageGeometry(content.GetConversionParameter(parameter), lattice, False)
+        return lattice
+
+
+def labelmap_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> slicer.vtkOrientedImageData | None:
+    """Return the label map that holds a segment (and maybe others), in the segmentation node's coordinates."""
+    return segmentation.GetBinaryLabelmapInternalRepresentation(segment_id)
+
+
+def oriented_image(mask: np.ndarray, start: list[int], ijk_to_node: np.ndarray) -> slicer.vtkOrientedImageData:
+    """Make a label map (1 inside) of a mask (K, J, I) whose first voxel has the indices ``start`` (IJK)."""
+    image = slicer.vtkOrientedImageData()
+    k, j, i = mask.shape
+    image.SetExtent(start[0], start[0] + i - 1, start[1], start[1] + j - 1, start[2], start[2] + k - 1)
+    image.SetImageToWorldMatrix(matrix_from_numpy(ijk_to_node))
+    scalars = numpy_to_vtk(np.ascontiguousarray(mask, dtype=np.uint8).ravel(), deep=True)
+    image.GetPointData().SetScalars(scalars)
+    return image
+
+
+def segment_mask(
+    segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, volume: slicer.vtkMRMLVolumeNode
+) -> np.ndarray:
+    """Read a segment in the voxels of a volume: bool (K, J, I), resampled by nearest neighbor where geometries differ."""
+    i, j, k = volume.GetImageData().GetDimensions()
+    mask = np.zeros((k, j, i), dtype=bool)
+    labelmap = slicer.vtkOrientedImageData()
+    if not segmentation.GetBinaryLabelmapRepresentation(segment_id, labelmap) or labelmap.IsEmpty():
+        return mask
+    ijk_to_node = np.linalg.inv(node_to_world(segmentation)) @ ijk_to_world(volume)
+    grid = oriented_image(np.zeros((k, j, i)), [0, 0, 0], ijk_to_node)
+    resampled = slicer.vtkOrientedImageData()
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, resampled)
+    mask[:] = vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(k, j, i) != 0
+    return mask
+

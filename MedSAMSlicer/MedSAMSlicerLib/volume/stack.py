@@ -1,0 +1,45 @@
+"""A volume as the model sees it: a stack of windowed slices along one axis."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from MedSAMSlicerLib.volume.geometry import AXES, choose_axis, slice_of
+from MedSAMSlicerLib.volume.intensity import IntensityRange, resolve_window
+
+
+class SliceStack:
+    """The slices of a volume along one axis, windowed to uint8 one by one when they are asked for.
+
+    :param voxels: (K, J, I) or, in color, (K, J, I, channels); it is only read and not copied.
+    :param spacing: in millimeters, IJK order.
+    :param axis: "i", "j", "k", or "auto" (see `choose_axis`).
+    :param window: see `resolve_window`.
+    :raises ValueError: if the array is not a volume, or the axis or window is unknown.
+    """
+
+    def __init__(
+        self, voxels: np.ndarray, spacing: tuple[float, float, float], *, axis: str = "auto", window: str = "auto"
+    ) -> None:
+        if voxels.ndim not in (3, 4) or 0 in voxels.shape:
+            raise ValueError(f"A volume has 3 axes (and 3 or 4 color channels), but this array has shape {voxels.shape}.")
+        if voxels.ndim == 4:
+            if voxels.shape[3] not in (1, 3, 4):
+                raise ValueError(
+                    f"The volume has {voxels.shape[3]} values per voxel; 1, 3 (RGB) or 4 (RGBA) can be segmented: "
+                    "extract one component or one time point first."
+                )
+            voxels = voxels[..., 0] if voxels.shape[3] == 1 else voxels[..., :3]
+        if axis != "auto" and axis not in AXES:
+            raise ValueError(f"The axis {axis!r} is unknown: give auto, i, j or k.")
+        self.voxels = voxels
+        self.dimensions = (voxels.shape[2], voxels.shape[1], voxels.shape[0])
+        self.axis = choose_axis(spacing, self.dimensions) if axis == "auto" else AXES[axis]
+        self.range: IntensityRange = resolve_window(window, voxels)
+
+    def __len__(self) -> int:
+        return self.dimensions[self.axis]
+
+    def image(self, index: int) -> np.ndarray:
+        """Window one slice: uint8 (rows, columns) or (rows, columns, 3), a new array."""
+        return self.range.apply(slice_of(self.voxels, self.axis, index))
