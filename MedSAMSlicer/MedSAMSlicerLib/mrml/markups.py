@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import slicer
 
-from MedSAMSlicerLib.mrml.transforms import numpy_from_matrix
+from MedSAMSlicerLib.mrml.transforms import node_to_world, numpy_from_matrix
 from MedSAMSlicerLib.mrml.volumes import dimensions, ijk_to_world
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.geometry import box_corners, roi_boxes, transform_points
@@ -24,11 +24,7 @@ def world_corners(roi: slicer.vtkMRMLMarkupsROINode) -> np.ndarray:
     size = np.array(roi.GetSize(), dtype=float)
     if roi.GetNumberOfDefinedControlPoints() == 0 or not size.any():
         raise ValueError(f"The ROI {roi.GetName()!r} has no size yet: place it around the structure to segment.")
-    transform = roi.GetParentTransformNode()
-    if transform and not transform.IsTransformToWorldLinear():
-        raise ValueError(
-            f"The ROI {roi.GetName()!r} is under the non-linear transform {transform.GetName()!r}: take it out of it."
-        )
+    node_to_world(roi)  # refuses a non-linear transform, under which the box would be none
     object_to_world = numpy_from_matrix(roi.GetObjectToWorldMatrix())
     return transform_points(object_to_world, box_corners(-size / 2, size / 2))
 

@@ -69,9 +69,9 @@ class SegmentWriter:
         # Segments live in the coordinate system of their own node, below its parent transform.
         self._ijk_to_node = np.linalg.inv(node_to_world(segmentation)) @ ijk_to_world(volume)
         self._lattice = self._find_lattice(volume)
-        # Slicer resamples the label map of all segments that share it to the geometry of what is merged into one of them.
-        shared = labelmap_of(segmentation, segment_id)
-        if segmentation.GetSegmentation().IsSharedBinaryLabelmap(segment_id) and not self._fits(shared):
+        # Slicer would resample a label map that other segments share to the geometry of what is merged into this one.
+        # (Not asked: IsSharedBinaryLabelmap, which answers the opposite. An unshared segment is not touched by this.)
+        if not self._fits(labelmap_of(segmentation, segment_id)):
             segmentation.GetSegmentation().SeparateSegmentLabelmap(segment_id)
 
     def add(self, mask: np.ndarray, first: tuple[int, int, int]) -> None:

@@ -25,10 +25,13 @@ def node_to_world(node: slicer.vtkMRMLTransformableNode) -> np.ndarray:
     :raises ValueError: if one of them is not linear.
     """
     transform = node.GetParentTransformNode()
-    matrix = vtk.vtkMatrix4x4()
-    if transform and not transform.GetMatrixTransformToWorld(matrix):
+    if transform is None:
+        return np.eye(4)
+    if not transform.IsTransformToWorldLinear():
         raise ValueError(
             f"{node.GetName()!r} is under the non-linear transform {transform.GetName()!r}: "
             "harden the transform (right-click the node in the Data module) or take the node out of it."
         )
+    matrix = vtk.vtkMatrix4x4()
+    transform.GetMatrixTransformToWorld(matrix)
     return numpy_from_matrix(matrix)

@@ -1,0 +1,40 @@
+"""Fixtures that both test rooms share: real weights and real images, fetched once and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from box_predictor import BoxPredictor
+from MedSAMSlicerLib.store.samples import fetch_samples, sample_path
+from MedSAMSlicerLib.store.weights import WeightsStore
+
+
+@pytest.fixture(scope="session")
+def lite_weights() -> Path:
+    """LiteMedSAM's weights; the first run downloads 37 MB."""
+    return WeightsStore().fetch("lite")
+
+
+@pytest.fixture(scope="session")
+def samples() -> dict[str, Path]:
+    """TotalSegmentator's sample CT and MRI with expert-checked labels; the first run downloads 38 MB."""
+    fetch_samples()
+    names = ("example_ct_sm.nii.gz", "example_seg.nii.gz", "example_mr_sm.nii.gz", "example_seg_mr.nii.gz")
+    return {name: sample_path(name) for name in names}
+
+
+@pytest.fixture
+def a_box_predictor() -> BoxPredictor:
+    return BoxPredictor()
+
+
+@pytest.fixture
+def a_ct() -> np.ndarray:
+    """Voxels (K, J, I) that look like a CT: air, soft tissue and noise, no two slices alike."""
+    random = np.random.default_rng(7)
+    voxels = random.normal(40, 20, (10, 24, 30))
+    voxels[:, :3] = -1000
+    return voxels.astype(np.int16)
