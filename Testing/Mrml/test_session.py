@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from box_predictor import BoxPredictor
@@ -15,7 +16,7 @@ from geometries import affine, rotation
 from MedSAMSlicerLib.headless.scene import HeadlessScene
 from MedSAMSlicerLib.mrml.segments import add_segment, labelmap_of, oriented_image, segment_mask
 from MedSAMSlicerLib.mrml.session import SegmentationSession
-from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy
+from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, numpy_from_matrix
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
 from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.geometry import transform_points, voxel_box_corners
@@ -35,11 +36,15 @@ def add_transform(headless: HeadlessScene, matrix: np.ndarray) -> slicer.vtkMRML
     return node
 
 
-def voxels_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> tuple[tuple[int, ...], bytes]:
-    """The voxels of one segment with their place, to see that nothing touched them."""
+def voxels_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> tuple[list[float], bytes]:
+    """The voxels of one segment with their grid, to see that nothing moved, added, removed or resampled any."""
     image = slicer.vtkOrientedImageData()
     segmentation.GetBinaryLabelmapRepresentation(segment_id, image)
-    return image.GetExtent(), vtk_to_numpy(image.GetPointData().GetScalars()).tobytes()
+    i0, i1, j0, j1, k0, k1 = image.GetExtent()
+    mask = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1)
+    grid = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(grid)
+    return numpy_from_matrix(grid).round(9).tolist(), (np.argwhere(mask) + [k0, j0, i0]).tobytes()
 
 
 @pytest.fixture
@@ -112,17 +117,31 @@ def test_an_oblique_roi_gives_every_slice_its_own_box(headless, session, a_box_p
     assert len(middles) > 2, "the boxes must move with the tilt"
 
 
-def test_other_segments_stay_as_they_are_where_they_overlap_and_where_they_do_not(headless, session, volume_node, roi, segmentation, ijk_to_ras):
-    first = session.segment(volume_node, roi, segmentation)
-    apart = session.segment(volume_node, headless.add_roi("apart", ijk_to_ras, voxel_box_corners((22, 17, 0), (28, 22, 9))), segmentation)
-    before = [voxels_of(segmentation, segment_id) for segment_id in (first, apart)]
-    overlapping = headless.add_roi("overlapping", ijk_to_ras, voxel_box_corners((10, 10, 3), (25, 20, 8)))
-    third = session.segment(volume_node, overlapping, segmentation)
-    assert [voxels_of(segmentation, segment_id) for segment_id in (first, apart)] == before
-    assert segment_mask(segmentation, third, volume_node).sum() == 16 * 11 * 6
-    session.segment(volume_node, roi, segmentation, third)
-    assert [voxels_of(segmentation, segment_id) for segment_id in (first, apart)] == before
-    np.testing.assert_array_equal(segment_mask(segmentation, third, volume_node), expected_mask(volume_node))
+def test_segments_apart_touching_and_overlapping_do_not_change_each_other(headless, session, volume_node, segmentation, ijk_to_ras):
+    boxes = {
+        "first": (FIRST, LAST),
+        "apart": ((22, 17, 0), (28, 22, 9)),
+        "touching": ((21, 6, 2), (24, 12, 7)),
+        "overlapping": ((10, 10, 3), (25, 20, 8)),
+        "across all": ((0, 4, 0), (29, 23, 9)),
+    }
+    segment_ids, before = {}, {}
+    for name, (first, last) in boxes.items():
+        roi = headless.add_roi(name, ijk_to_ras, voxel_box_corners(first, last))
+        segment_ids[name] = session.segment(volume_node, roi, segmentation)
+        assert {each: voxels_of(segmentation, segment_ids[each]) for each in before} == before, f"{name} changed another segment"
+        before[name] = voxels_of(segmentation, segment_ids[name])
+        mask = segment_mask(segmentation, segment_ids[name], volume_node)
+        expected = np.zeros_like(mask)
+        expected[first[2] : last[2] + 1, first[1] : last[1] + 1, first[0] : last[0] + 1] = True
+        np.testing.assert_array_equal(mask, expected, err_msg=name)
+    # Replacing one of them leaves the others alone as well.
+    replaced = before.pop("apart")
+    session.segment(volume_node, headless.add_roi("other", ijk_to_ras, voxel_box_corners(FIRST, LAST)), segmentation, segment_ids["apart"])
+    assert {each: voxels_of(segmentation, segment_ids[each]) for each in before} == before
+    np.testing.assert_array_equal(segment_mask(segmentation, segment_ids["apart"], volume_node), expected_mask(volume_node))
+    session.undo(segmentation)
+    assert voxels_of(segmentation, segment_ids["apart"]) == replaced
 
 
 def test_segments_of_another_geometry_that_share_a_label_map_stay_as_they_are(headless, session, volume_node, roi, ijk_to_ras):

@@ -11,7 +11,9 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from MedSAMSlicerLib.headless.scene import HeadlessScene
 from MedSAMSlicerLib.headless.views import SliceView, ThreeDView
+from MedSAMSlicerLib.mrml.volumes import voxels
 from MedSAMSlicerLib.volume.files import atomic_output
+from MedSAMSlicerLib.volume.intensity import resolve_window
 
 _GAP = 4
 _SLICES = (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal"))
@@ -22,13 +24,21 @@ def draw_four_up(
     volume: slicer.vtkMRMLVolumeNode,
     segmentation: slicer.vtkMRMLSegmentationNode,
     *,
+    window: str = "auto",
     size: int = 480,
 ) -> np.ndarray:
     """Draw axial, 3-D (upper row), coronal and sagittal view (lower row) through the middle of the segments.
 
+    :param window: the gray values shown, see `volume.intensity.resolve_window`; what the model sees.
     :param size: edge of one view in pixels.
     :return: uint8 (rows, columns, 3).
     """
+    gray = resolve_window(window, voxels(volume))
+    display = volume.GetDisplayNode()
+    if display.IsA("vtkMRMLScalarVolumeDisplayNode"):
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(gray.lower, gray.upper)
+    _color_rois(headless, segmentation)
     segmentation.CreateClosedSurfaceRepresentation()
     center, bounds = _middle(segmentation, volume)
     tiles = []
@@ -61,6 +71,24 @@ def write_png(path: Path, picture: np.ndarray) -> None:
         writer.SetFileName(str(temporary))
         writer.SetInputData(image)
         writer.Write()
+
+
+def _color_rois(headless: HeadlessScene, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
+    """Give every ROI the color of the segment of its name, as a thin frame that hides nothing."""
+    content = segmentation.GetSegmentation()
+    rois = headless.scene.GetNodesByClass("vtkMRMLMarkupsROINode")
+    for index in range(rois.GetNumberOfItems()):
+        roi = rois.GetItemAsObject(index)
+        display = roi.GetDisplayNode()
+        segment = content.GetSegment(content.GetSegmentIdBySegmentName(roi.GetName()))
+        if segment:
+            display.SetSelectedColor(segment.GetColor())
+        display.SetFillOpacity(0)
+        display.SetHandlesInteractive(False)
+        display.SetPropertiesLabelVisibility(False)
+        display.SetPointLabelsVisibility(False)
+        display.SetGlyphScale(0.4)
+        display.SetVisibility3D(False)
 
 
 def _middle(

@@ -8,6 +8,7 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, node_to_world
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
+from MedSAMSlicerLib.volume.geometry import bounding_box
 
 # Colors of organs side by side must be told apart on gray: after Okabe and Ito (2008), without black and gray.
 _COLORS = (
@@ -80,17 +81,18 @@ class SegmentWriter:
         :param mask: bool (K, J, I), a part of the volume.
         :param first: the voxel of the volume, IJK, that the mask begins at.
         """
-        found = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-        if not found[0].size:
+        if not mask.any():
             return
-        crop = tuple(slice(int(indices[0]), int(indices[-1]) + 1) for indices in found)
-        start = [first[axis] + crop[2 - axis].start for axis in range(3)]
+        low, high = bounding_box(mask)
+        crop = tuple(slice(low[axis], high[axis] + 1) for axis in (2, 1, 0))
+        start = [first[axis] + low[axis] for axis in range(3)]
         labelmap = oriented_image(mask[crop], start, self._ijk_to_node)
         if not self._fits(labelmap):
             labelmap = self._resample(mask[crop], start)
+        # "Mask" sets the segment's own label where the mask is; "max" would set 1, another segment's label in a shared label map.
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         if not logic.SetBinaryLabelmapToSegment(
-            labelmap, self._segmentation, self._segment_id, logic.MODE_MERGE_MAX, labelmap.GetExtent()
+            labelmap, self._segmentation, self._segment_id, logic.MODE_MERGE_MASK, labelmap.GetExtent()
         ):
             raise RuntimeError(f"Slicer could not write to the segment {self._segment_id!r}; see its error log.")
 

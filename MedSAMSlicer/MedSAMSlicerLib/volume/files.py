@@ -52,7 +52,7 @@ def read_volume(path: Path) -> Volume:
     :raises FileError: if there is no such file, or it holds no image, more than one, or one that is not 3-D.
     """
     path = Path(path)
-    image = _read_dicom(path) if path.is_dir() or _is_dicom(path) else _read_image(path)
+    image = _read_dicom(path) if path.is_dir() or _is_dicom(path) else read_image(path)
     dimension, size = image.GetDimension(), image.GetSize()
     if dimension == 4 and size[3] == 1:
         image, dimension = image[:, :, :, 0], 3
@@ -114,7 +114,11 @@ def stem(path: Path) -> str:
     return name
 
 
-def _read_image(path: Path) -> sitk.Image:
+def read_image(path: Path) -> sitk.Image:
+    """Read a file as ITK does.
+
+    :raises FileError: if there is no such file, it is empty, or no image.
+    """
     if not path.exists():
         raise FileError(f"{path} does not exist: check the path.")
     if path.stat().st_size == 0:
@@ -144,7 +148,7 @@ def _read_dicom(path: Path) -> sitk.Image:
         wanted = str(path.resolve())
         series = {uid: files for uid, files in series.items() if wanted in (str(Path(file).resolve()) for file in files)}
         if not series:
-            return _read_image(path)
+            return read_image(path)
     if not series:
         raise FileError(f"The folder {path} holds no DICOM series: give the folder that has the image files directly in it.")
     if len(series) > 1:

@@ -73,6 +73,19 @@ def voxel_box_corners(first: tuple[int, int, int], last: tuple[int, int, int]) -
     return box_corners(np.array(first) - 0.5, np.array(last) + 0.5)
 
 
+def bounding_box(mask: np.ndarray) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Find the first and the last voxel (IJK, inclusive) of a mask's bounding box.
+
+    :param mask: (K, J, I), nonzero inside.
+    :raises ValueError: if the mask is empty.
+    """
+    found = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in (2, 1, 0)]
+    if not found[0].size:
+        raise ValueError("The mask is empty: it has no bounding box.")
+    (i0, j0, k0), (i1, j1, k1) = ([int(indices[end]) for indices in found] for end in (0, -1))
+    return (i0, j0, k0), (i1, j1, k1)
+
+
 def roi_boxes(corners: np.ndarray, dimensions: tuple[int, int, int], axis: int) -> dict[int, Box]:
     """Cut a 3-D box with every slice plane of a volume.
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from MedSAMSlicerLib.volume.geometry import bounding_box
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -39,8 +41,9 @@ def agreement(
         raise ValueError("Both masks are empty: there is nothing to compare.")
     if not prediction.any() or not reference.any():
         return Agreement(0.0, 0.0)
-    margin = [int(np.ceil(tolerance / size)) + 2 for size in reversed(spacing)]
-    crop = _bounding_slices(prediction | reference, margin)
+    first, last = bounding_box(prediction | reference)
+    margin = [int(np.ceil(tolerance / size)) + 2 for size in spacing]
+    crop = tuple(slice(max(first[axis] - margin[axis], 0), last[axis] + margin[axis] + 1) for axis in (2, 1, 0))
     images = [_image(mask[crop], spacing) for mask in (prediction, reference)]
     overlap = sitk.LabelOverlapMeasuresImageFilter()
     overlap.Execute(*images)
@@ -67,10 +70,3 @@ def _image(mask: np.ndarray, spacing: tuple[float, float, float]) -> sitk.Image:
 
 def _surface(image: sitk.Image) -> sitk.Image:
     return sitk.BinaryContour(image, fullyConnected=False)
-
-
-def _bounding_slices(mask: np.ndarray, margin: list[int]) -> tuple[slice, ...]:
-    bounds = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    return tuple(
-        slice(max(int(found[0]) - extra, 0), int(found[-1]) + extra + 1) for found, extra in zip(bounds, margin, strict=True)
-    )

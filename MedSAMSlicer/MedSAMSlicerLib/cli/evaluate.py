@@ -1,0 +1,68 @@
+"""The command ``evaluate``: how well a segmentation agrees with a reference."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedSAMSlicerLib.cli.segment import write_json
+
+if TYPE_CHECKING:
+    _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_parser(subparsers: _Subparsers) -> None:
+    """Add ``evaluate`` to the program's commands."""
+    parser = subparsers.add_parser("evaluate", help="compare a segmentation with a reference, label by label")
+    parser.add_argument("--prediction", type=Path, required=True, help="label map or .seg.nrrd")
+    parser.add_argument("--reference", type=Path, required=True, help="label map or .seg.nrrd")
+    parser.add_argument("--label", type=int, help="compare only this label; by default every label of the reference")
+    parser.add_argument(
+        "--prediction-label", type=int, help="the label that stands for it in the prediction, if it has another number there"
+    )
+    parser.add_argument("--tolerance-mm", type=float, default=2.0, help="of the surface Dice, default 2")
+    parser.add_argument("--json", metavar="OUT.json", help="the figures; - for the standard output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a table, or JSON, of Dice and surface Dice per label."""
+    from MedSAMSlicerLib.volume.labels import read_labels
+    from MedSAMSlicerLib.volume.metrics import agreement
+
+    if args.tolerance_mm < 0:
+        raise ValueError(f"The tolerance {args.tolerance_mm:g} mm is negative: give 0 or more.")
+    if args.prediction_label is not None and args.label is None:
+        raise ValueError("--prediction-label needs --label: say which label of the reference it stands for.")
+    reference = read_labels(args.reference)
+    prediction = read_labels(args.prediction)
+    if not prediction.same_grid(reference):
+        print("The files have different voxel grids: the prediction is resampled (nearest neighbor).", file=sys.stderr)
+        prediction = prediction.resampled_to(reference)
+    values = [args.label] if args.label is not None else reference.values()
+    if not values:
+        raise ValueError(f"{args.reference} has no label: there is nothing to compare with.")
+    rows = []
+    for value in values:
+        predicted = value if args.prediction_label is None else args.prediction_label
+        masks = prediction.mask(predicted), reference.mask(value)
+        if not masks[0].any() and not masks[1].any():
+            raise ValueError(f"Neither file has the label {value}: the reference has {', '.join(map(str, reference.values()))}.")
+        found = agreement(*masks, reference.spacing, tolerance=args.tolerance_mm)
+        rows.append(
+            {
+                "label": value,
+                "name": reference.names.get(value, ""),
+                "dice": round(found.dice, 4),
+                "surface_dice": round(found.surface_dice, 4),
+            }
+        )
+    if args.json:
+        write_json(args.json, {"tolerance_mm": args.tolerance_mm, "labels": rows})
+    if args.json != "-":
+        print(f"label   Dice  surface Dice ({args.tolerance_mm:g} mm)  name")
+        for row in rows:
+            print(f"{row['label']:5}  {row['dice']:.3f}  {row['surface_dice']:19.3f}  {row['name']}".rstrip())
+    return 0

@@ -1,0 +1,50 @@
+"""The program ``medsam-slicer``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+
+from MedSAMSlicerLib import __version__
+from MedSAMSlicerLib.cli import demo, evaluate, models, segment
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 success, 1 error, 2 wrong usage, 130 interrupted."""
+    parser = argparse.ArgumentParser(
+        prog="medsam-slicer", description="Segment organs and lesions in CT and MRI volumes from boxes, with MedSAM."
+    )
+    parser.add_argument("--version", action="version", version=f"medsam-slicer {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (segment, evaluate, models, demo):
+        command.add_parser(subparsers)
+    args = parser.parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("\nmedsam-slicer: interrupted; no file was written or changed", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has left: that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
+        if args.debug:
+            traceback.print_exc()
+        else:
+            print(f"medsam-slicer: error: {_one_line(error)}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: close other programs, or crop the volume"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,216 @@
+"""The command ``segment``: boxes or ROIs in a volume in, a segmentation file out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MedSAMSlicerLib.cli.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from MedSAMSlicerLib.volume.files import Volume
+
+    _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_LABELMAP_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+
+def add_parser(subparsers: _Subparsers) -> None:
+    """Add ``segment`` to the program's commands."""
+    from MedSAMSlicerLib.volume.intensity import WINDOW_HELP
+    from MedSAMSlicerLib.volume.propagation import PROPAGATIONS
+
+    parser = subparsers.add_parser("segment", help="segment what boxes or ROIs in a volume hold")
+    parser.add_argument("--volume", type=Path, required=True, help="NRRD, NIfTI or MHA file, DICOM folder or one file of a series")
+    prompts = parser.add_mutually_exclusive_group(required=True)
+    prompts.add_argument("--roi", type=Path, nargs="+", action="extend", metavar="R.mrk.json", help="ROIs saved by Slicer")
+    prompts.add_argument(
+        "--box",
+        type=int,
+        nargs="+",
+        action="extend",
+        metavar="INDEX",
+        help="I0 J0 K0 I1 J1 K1: first and last voxel of a box, both inclusive; six numbers for every box",
+    )
+    parser.add_argument("--name", nargs="+", default=[], help="names of the segments, in the order of the boxes")
+    parser.add_argument("--model", default="lite", help="name of known weights (see: models list) or path of a checkpoint")
+    parser.add_argument("--window", default="auto", help=WINDOW_HELP)
+    parser.add_argument("--axis", default="auto", choices=("auto", "i", "j", "k"), help="direction of the slices")
+    parser.add_argument("--propagation", default="reference", choices=tuple(PROPAGATIONS))
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    parser.add_argument("--output", type=Path, required=True, help="OUT.seg.nrrd, or a label map OUT.nii.gz")
+    parser.add_argument("--snapshot", type=Path, metavar="OUT.png", help="picture of the result in three slice views and in 3-D")
+    parser.add_argument("--json", metavar="OUT.json", help="figures of the run; - for the standard output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment, and write all files only after everything went well."""
+    _check_arguments(args)
+    from MedSAMSlicerLib.volume.files import read_volume
+
+    volume = read_volume(args.volume)
+    with require_slicer_core():
+        from MedSAMSlicerLib.headless.scene import HeadlessScene, save_segmentation
+    from MedSAMSlicerLib.loading import load_predictor
+    from MedSAMSlicerLib.mrml.markups import slice_boxes
+    from MedSAMSlicerLib.mrml.segments import segment_mask
+    from MedSAMSlicerLib.mrml.session import SegmentationSession
+    from MedSAMSlicerLib.volume.stack import SliceStack
+
+    headless = HeadlessScene()
+    node = headless.add_volume(volume)
+    rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
+    for roi, name in zip(rois, args.name, strict=False):
+        roi.SetName(name)
+    stack = SliceStack(volume.voxels, volume.spacing, axis=args.axis, window=args.window)
+    total = sum(len(slice_boxes(roi, node, stack.axis)) for roi in rois)
+    predictor = load_predictor(args.model, args.device)
+    session = SegmentationSession(predictor)
+    segmentation = headless.add_segmentation(volume.name, node)
+
+    start = time.monotonic()
+    first_mask = 0.0
+    done = 0
+    segment_ids = []
+    with ProgressBar(total, volume.name, "slices") as bar:
+        for roi in rois:
+            segment_id = ""
+            for step in session.segment_by_slice(
+                node, roi, segmentation, axis=args.axis, window=args.window, propagation=args.propagation
+            ):
+                segment_id, done = step.segment_id, done + 1
+                first_mask = first_mask or time.monotonic() - start
+                bar.update(done)
+            segment_ids.append(segment_id)
+    seconds = time.monotonic() - start
+
+    masks = {segment_id: segment_mask(segmentation, segment_id, node) for segment_id in segment_ids}
+    _write(args.output, volume, segmentation, masks, save_segmentation)
+    if args.snapshot:
+        from MedSAMSlicerLib.headless.snapshot import draw_four_up, write_png
+
+        write_png(args.snapshot, draw_four_up(headless, node, segmentation))
+    milliliters = abs(float(_determinant(volume))) / 1000
+    report: dict[str, Any] = {
+        "model": args.model,
+        "device": str(predictor.device),
+        "slices": total,
+        "seconds_to_first_mask": round(first_mask, 3),
+        "seconds": round(seconds, 3),
+        "segments": [
+            {
+                "name": segmentation.GetSegmentation().GetSegment(segment_id).GetName(),
+                "voxels": int(mask.sum()),
+                "milliliters": round(float(mask.sum()) * milliliters, 3),
+            }
+            for segment_id, mask in masks.items()
+        ],
+    }
+    for segment in report["segments"]:
+        print(f"{segment['name']}: {segment['voxels']} voxels, {segment['milliliters']} mL", file=sys.stderr)
+        if not segment["voxels"]:
+            print(f"{segment['name']}: the model found nothing in this box; is the window right?", file=sys.stderr)
+    if args.json:
+        write_json(args.json, report)
+    return 0
+
+
+class require_slicer_core:  # noqa: N801 - reads as a statement
+    """Say how to get slicer-core where it is missing."""
+
+    def __enter__(self) -> None:
+        """Do nothing yet."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(("slicer", "vtk")):
+            raise ModuleNotFoundError(
+                "This command works on Slicer's own nodes and needs the package slicer-core: run pip install 'medsam-slicer[slicer]'"
+            ) from error
+
+
+def write_json(target: str, report: dict[str, Any]) -> None:
+    """Write figures to a file, whole or not at all, or to the standard output where the target is "-"."""
+    from MedSAMSlicerLib.volume.files import atomic_output
+
+    text = json.dumps(report, indent=2) + "\n"
+    if target == "-":
+        print(text, end="")
+        return
+    with atomic_output(Path(target)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    """Find what is wrong with the arguments before minutes of computing are spent on them."""
+    name = args.output.name.lower()
+    if not name.endswith((".seg.nrrd", *_LABELMAP_ENDINGS)):
+        raise ValueError(f"The output {args.output} must end with .seg.nrrd, or with {', '.join(_LABELMAP_ENDINGS)} for a label map.")
+    if args.snapshot and args.snapshot.suffix.lower() != ".png":
+        raise ValueError(f"The snapshot {args.snapshot} must end with .png.")
+    if args.box and len(args.box) % 6:
+        raise ValueError(f"--box takes six numbers for every box, I0 J0 K0 I1 J1 K1, but {len(args.box)} were given.")
+    count = len(args.roi or []) or len(args.box) // 6
+    if len(args.name) > count:
+        raise ValueError(f"There are {len(args.name)} names for {count} boxes.")
+    targets = [args.output, args.snapshot, None if args.json in (None, "-") else Path(args.json)]
+    for folder in {target.parent for target in targets if target}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(f"The output folder {folder} can't be written to ({error.strerror}): give another one.") from error
+
+
+def _add_boxes(headless: Any, volume: Volume, numbers: list[int]) -> list[Any]:
+    """Make an ROI node of every six numbers."""
+    from MedSAMSlicerLib.volume.geometry import voxel_box_corners
+
+    rois = []
+    for start in range(0, len(numbers), 6):
+        i0, j0, k0, i1, j1, k1 = numbers[start : start + 6]
+        if i1 < i0 or j1 < j0 or k1 < k0:
+            raise ValueError(
+                f"The box {i0} {j0} {k0} {i1} {j1} {k1} is inverted: give the first voxel, then the last one, as I0 J0 K0 I1 J1 K1."
+            )
+        if min(i1, j1, k1) < 0 or any(low >= size for low, size in zip((i0, j0, k0), volume.dimensions, strict=True)):
+            raise ValueError(
+                f"The box {i0} {j0} {k0} {i1} {j1} {k1} lies outside of the volume, which has "
+                f"{' x '.join(map(str, volume.dimensions))} voxels (I x J x K, counted from 0)."
+            )
+        corners = voxel_box_corners((i0, j0, k0), (i1, j1, k1))
+        rois.append(headless.add_roi(f"Segment_{start // 6 + 1}", volume.ijk_to_ras, corners))
+    return rois
+
+
+def _write(path: Path, volume: Volume, segmentation: Any, masks: dict[str, Any], save_segmentation: Any) -> None:
+    import numpy as np
+
+    from MedSAMSlicerLib.volume.files import write_labelmap
+
+    if path.name.lower().endswith(".seg.nrrd"):
+        save_segmentation(segmentation, path)
+        return
+    labels = np.zeros(volume.voxels.shape[:3], dtype=np.uint8 if len(masks) < 256 else np.uint16)
+    for label, (segment_id, mask) in enumerate(masks.items(), start=1):
+        covered = int(np.count_nonzero(labels[mask]))
+        if covered:
+            name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
+            print(
+                f"{name} overlaps earlier segments in {covered} voxels and covers them in the label map; .seg.nrrd keeps both.",
+                file=sys.stderr,
+            )
+        labels[mask] = label
+    write_labelmap(path, labels, volume.ijk_to_ras)
+
+
+def _determinant(volume: Volume) -> float:
+    import numpy as np
+
+    return float(np.linalg.det(volume.ijk_to_ras[:3, :3]))

@@ -1,0 +1,85 @@
+"""Label maps and segmentation files as masks, for evaluation and training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from MedSAMSlicerLib.volume.files import FileError, read_image
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a file: one or more layers, (K, J, I) integers each, as Slicer stores segments that overlap.
+
+    :param places: label -> (layer, value there). A plain label map has one layer, and every label is its own value.
+    :param names: label -> name, as far as the file has names.
+    """
+
+    layers: tuple[sitk.Image, ...]
+    places: dict[int, tuple[int, int]]
+    names: dict[int, str]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimeters, IJK order."""
+        i, j, k = self.layers[0].GetSpacing()
+        return i, j, k
+
+    def values(self) -> list[int]:
+        """List the labels, ascending."""
+        return sorted(self.places)
+
+    def mask(self, label: int) -> np.ndarray:
+        """Return one label as bool (K, J, I); all False if there is none of it."""
+        layer, value = self.places.get(label, (0, None))
+        array = sitk.GetArrayViewFromImage(self.layers[layer])
+        return np.zeros(array.shape, dtype=bool) if value is None else array == value
+
+    def same_grid(self, other: Labels) -> bool:
+        """Tell whether the voxels of both are at the same places, within a thousandth of a millimeter."""
+        mine, its = self.layers[0], other.layers[0]
+        return mine.GetSize() == its.GetSize() and all(
+            np.allclose(getattr(mine, part)(), getattr(its, part)(), atol=1e-3, rtol=0)
+            for part in ("GetOrigin", "GetSpacing", "GetDirection")
+        )
+
+    def resampled_to(self, other: Labels) -> Labels:
+        """Bring the labels to another grid, by nearest neighbor."""
+        layers = tuple(
+            sitk.Resample(layer, other.layers[0], sitk.Transform(), sitk.sitkNearestNeighbor, 0) for layer in self.layers
+        )
+        return Labels(layers, self.places, self.names)
+
+
+def read_labels(path: Path) -> Labels:
+    """Read a label map, or a segmentation that Slicer saved as ``.seg.nrrd``.
+
+    In a ``.seg.nrrd`` the labels are 1, 2, ... in the order of its segments, whatever values and layers they have there.
+
+    :raises FileError: if it can't be read, is not 3-D or has values that are no whole numbers.
+    """
+    image = read_image(Path(path))
+    if image.GetDimension() != 3:
+        raise FileError(f"{path} has {image.GetDimension()} dimensions: a label map has 3.")
+    count = image.GetNumberOfComponentsPerPixel()
+    layers = tuple(sitk.VectorIndexSelectionCast(image, n) for n in range(count)) if count > 1 else (image,)
+    arrays = [sitk.GetArrayViewFromImage(layer) for layer in layers]
+    if any(array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)) for array in arrays):
+        raise FileError(f"{path} has values that are no whole numbers: is it an image instead of a label map?")
+    keys = set(image.GetMetaDataKeys())
+    places, names = {}, {}
+    number = 0
+    while f"Segment{number}_ID" in keys:
+        layer = int(image.GetMetaData(f"Segment{number}_Layer")) if f"Segment{number}_Layer" in keys else 0
+        places[number + 1] = (layer, int(image.GetMetaData(f"Segment{number}_LabelValue")))
+        names[number + 1] = image.GetMetaData(f"Segment{number}_Name")
+        number += 1
+    if not places:
+        if count > 1:
+            raise FileError(f"{path} has {count} values per voxel: a label map has one.")
+        places = {int(value): (0, int(value)) for value in np.unique(arrays[0]) if value != 0}
+    return Labels(layers, places, names)
