@@ -1,4 +1,4 @@
-"""A picture of a segmentation: three slice views and the 3-D view, as in Slicer's four-up layout."""
+"""A picture of a segmentation: axial, coronal and sagittal slice and the 3-D view."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from MedSAMSlicerLib.volume.files import atomic_output
 from MedSAMSlicerLib.volume.intensity import resolve_window
 
 _GAP = 4
-_SLICES = (("Red", "Axial"), ("Green", "Coronal"), ("Yellow", "Sagittal"))
+# Of the field of view, around the segments.
+_MARGIN = 1.15
+# View name, orientation, and the RAS axes that are its horizontal, its vertical and its normal.
+_SLICES = (("Red", "Axial", (0, 1, 2)), ("Green", "Coronal", (0, 2, 1)), ("Yellow", "Sagittal", (1, 2, 0)))
 
 
 def draw_four_up(
@@ -27,10 +30,12 @@ def draw_four_up(
     window: str = "auto",
     size: int = 480,
 ) -> np.ndarray:
-    """Draw axial, 3-D (upper row), coronal and sagittal view (lower row) through the middle of the segments.
+    """Draw axial slice and 3-D view (upper row), coronal and sagittal slice (lower row, as high as the segments need).
 
-    :param window: the gray values shown, see `volume.intensity.resolve_window`; what the model sees.
-    :param size: edge of one view in pixels.
+    Each slice is the one that shows the most segments; the frames are the ROIs of the scene.
+
+    :param window: the gray values shown, see `volume.intensity.resolve_window`; best those that the model has seen.
+    :param size: edge of an upper view in pixels.
     :return: uint8 (rows, columns, 3).
     """
     gray = resolve_window(window, voxels(volume))
@@ -40,23 +45,38 @@ def draw_four_up(
         display.SetWindowLevelMinMax(gray.lower, gray.upper)
     _color_rois(headless, segmentation)
     segmentation.CreateClosedSurfaceRepresentation()
-    center, bounds = _middle(segmentation, volume)
+    segmentation.GetDisplayNode().SetOpacity2DFill(0.35)
+    segmentation.GetDisplayNode().SetPreferredDisplayRepresentationName2D("Closed surface")
+    bounds = _segment_bounds(segmentation, volume)
+    lower, upper = bounds[:, :, 0].min(axis=0), bounds[:, :, 1].max(axis=0)
+    extent = _MARGIN * (upper - lower)
+    center = np.array([_most_shared(bounds[:, axis]) for axis in range(3)])
+    low_row = int(np.clip(size * max(extent[2] / extent[0], extent[2] / extent[1]), size // 3, size))
+
     tiles = []
-    for name, orientation in _SLICES:
-        view = SliceView(headless, name, orientation, (size, size))
-        view.show(volume, center)
+    for name, orientation, (horizontal, vertical, normal) in _SLICES:
+        view = SliceView(headless, name, orientation, (size, size if orientation == "Axial" else low_row))
+        middle = (lower + upper) / 2
+        middle[normal] = center[normal]
+        view.show(volume, middle, (extent[horizontal], extent[vertical]))
         tiles.append(view.image())
         view.close()
     view3d = ThreeDView(headless, "1", (size, size))
+    view3d.name_segments(segmentation)
     view3d.image()
-    view3d.look_from_front(bounds)
+    view3d.look_from_front(lower, upper)
     tiles.append(view3d.image())
     view3d.close()
+
     axial, coronal, sagittal, surface = tiles
-    picture = np.full((2 * size + _GAP, 2 * size + _GAP, 3), 40, dtype=np.uint8)
-    for tile, (row, column) in zip((axial, surface, coronal, sagittal), ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
-        top, left = row * (size + _GAP), column * (size + _GAP)
-        picture[top : top + size, left : left + size] = tile
+    picture = np.full((size + _GAP + low_row, 2 * size + _GAP, 3), 40, dtype=np.uint8)
+    for tile, top, left in (
+        (axial, 0, 0),
+        (surface, 0, size + _GAP),
+        (coronal, size + _GAP, 0),
+        (sagittal, size + _GAP, size + _GAP),
+    ):
+        picture[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
     return picture
 
 
@@ -74,7 +94,7 @@ def write_png(path: Path, picture: np.ndarray) -> None:
 
 
 def _color_rois(headless: HeadlessScene, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
-    """Give every ROI the color of the segment of its name, as a thin frame that hides nothing."""
+    """Give every ROI the color of the segment of its name, as a frame that hides nothing."""
     content = segmentation.GetSegmentation()
     rois = headless.scene.GetNodesByClass("vtkMRMLMarkupsROINode")
     for index in range(rois.GetNumberOfItems()):
@@ -87,16 +107,37 @@ def _color_rois(headless: HeadlessScene, segmentation: slicer.vtkMRMLSegmentatio
         display.SetHandlesInteractive(False)
         display.SetPropertiesLabelVisibility(False)
         display.SetPointLabelsVisibility(False)
-        display.SetGlyphScale(0.4)
         display.SetVisibility3D(False)
+        for point in range(roi.GetNumberOfControlPoints()):
+            roi.SetNthControlPointVisibility(point, False)
 
 
-def _middle(
-    segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLVolumeNode
-) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Find where most is to be seen: the middle of all segments, or of the volume if they are empty."""
-    bounds = np.zeros(6)
-    segmentation.GetRASBounds(bounds)
-    if not np.isfinite(bounds).all() or (bounds[1::2] <= bounds[::2]).any():
+def _segment_bounds(segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
+    """Find the RAS bounds of every segment that is not empty, or those of the volume if all are: (N, 3, 2)."""
+    found = []
+    to_world = slicer.vtkMRMLTransformNode()
+    for segment_id in segmentation.GetSegmentation().GetSegmentIDs():
+        surface = segmentation.GetClosedSurfaceInternalRepresentation(segment_id)
+        if surface is None or surface.GetNumberOfPoints() == 0:
+            continue
+        transform = vtk.vtkGeneralTransform()
+        to_world.GetTransformBetweenNodes(segmentation.GetParentTransformNode(), None, transform)
+        move = vtk.vtkTransformPolyDataFilter()
+        move.SetTransform(transform)
+        move.SetInputData(surface)
+        move.Update()
+        found.append(np.reshape(move.GetOutput().GetBounds(), (3, 2)))
+    if not found:
+        bounds = np.zeros(6)
         volume.GetRASBounds(bounds)
-    return (bounds[::2] + bounds[1::2]) / 2, tuple(bounds)
+        found.append(bounds.reshape(3, 2))
+    return np.array(found)
+
+
+def _most_shared(bounds: np.ndarray) -> float:
+    """Find the coordinate that lies deepest within the most intervals, given as (N, 2)."""
+    centers, halves = bounds.mean(axis=1), np.maximum(np.diff(bounds, axis=1)[:, 0] / 2, 1e-6)
+    candidates = np.linspace(bounds[:, 0].min(), bounds[:, 1].max(), 200)
+    depth = 1 - np.abs(candidates[:, None] - centers) / halves
+    # An interval counts by its presence first and by its depth second.
+    return float(candidates[np.argmax((np.where(depth > 0, 1 + depth, 0)).sum(axis=1))])

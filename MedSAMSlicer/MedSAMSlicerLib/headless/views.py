@@ -8,7 +8,6 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from MedSAMSlicerLib.headless.scene import HeadlessScene
-from MedSAMSlicerLib.mrml.transforms import numpy_from_matrix
 
 _SLICE_MANAGERS = (
     "vtkMRMLModelSliceDisplayableManager",
@@ -111,11 +110,18 @@ class SliceView(_View):
         self._connection = None
         self.logic.AddObserver("ModifiedEvent", self._connect_image)
 
-    def show(self, volume: slicer.vtkMRMLVolumeNode, center: np.ndarray) -> None:
-        """Show a volume, whole, at the slice through a point (RAS)."""
+    def show(self, volume: slicer.vtkMRMLVolumeNode, center: np.ndarray, extent: tuple[float, float]) -> None:
+        """Show the slice of a volume through a point.
+
+        :param center: RAS, the middle of the view.
+        :param extent: millimeters that must be in view, horizontally and vertically.
+        """
         self.logic.GetSliceCompositeNode().SetBackgroundVolumeID(volume.GetID())
         self.logic.FitSliceToBackground()
-        self.node.JumpSliceByOffsetting(*center)
+        width, height = self.window.GetSize()
+        scale = max(extent[0] / width, extent[1] / height)
+        self.node.SetFieldOfView(width * scale, height * scale, self.node.GetFieldOfView()[2])
+        self.node.JumpSliceByCentering(*center)
 
     def close(self) -> None:
         """Release the window and leave the scene."""
@@ -146,22 +152,34 @@ class ThreeDView(_View):
         self.node.SetBoxVisible(False)
         self.node.SetAxisLabelsVisible(False)
 
-    def look_from_front(self, bounds: tuple[float, float, float, float, float, float]) -> None:
-        """Look at RAS bounds from the front, a little from the patient's left and above, so that they fill the view."""
+    def look_from_front(self, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Look at the box between two RAS corners from the front, a little from above and the side, so that it fills the view."""
         camera = self.renderer.GetActiveCamera()
-        center = np.array([(bounds[0] + bounds[1]) / 2, (bounds[2] + bounds[3]) / 2, (bounds[4] + bounds[5]) / 2])
+        center = (lower + upper) / 2
         camera.SetFocalPoint(*center)
-        camera.SetPosition(*(center + [-150.0, 450.0, 120.0]))
+        camera.SetPosition(*(center + [-150.0, 450.0, 160.0]))
         camera.SetViewUp(0, 0, 1)
-        self.renderer.ResetCamera(bounds)
-        camera.Zoom(1.25)
+        self.renderer.ResetCamera(lower[0], upper[0], lower[1], upper[1], lower[2], upper[2])
+        camera.Zoom(1.15)
         self.renderer.ResetCameraClippingRange()
+
+    def name_segments(self, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
+        """List the segments' names in their colors, in the upper left corner."""
+        content = segmentation.GetSegmentation()
+        height = self.window.GetSize()[1]
+        for line, segment_id in enumerate(content.GetSegmentIDs()):
+            segment = content.GetSegment(segment_id)
+            text = vtk.vtkTextActor()
+            text.SetInput(segment.GetName())
+            style = text.GetTextProperty()
+            style.SetColor(*segment.GetColor())
+            style.SetFontSize(16)
+            style.BoldOn()
+            style.ShadowOn()
+            text.SetPosition(12, height - 28 - 22 * line)
+            self.renderer.AddViewProp(text)
 
     def close(self) -> None:
         """Release the window and leave the scene."""
         self._close(self.logic, self._application_logic.GetViewLogics())
 
-
-def slice_to_ras(view: SliceView) -> np.ndarray:
-    """Return the matrix (4, 4) from view pixels to RAS."""
-    return numpy_from_matrix(view.node.GetXYToRAS())
