@@ -43,12 +43,13 @@ def draw_four_up(
     if display.IsA("vtkMRMLScalarVolumeDisplayNode"):
         display.SetAutoWindowLevel(False)
         display.SetWindowLevelMinMax(gray.lower, gray.upper)
-    _color_rois(headless, segmentation)
+    rois = _color_rois(headless, segmentation)
     segmentation.CreateClosedSurfaceRepresentation()
     segmentation.GetDisplayNode().SetOpacity2DFill(0.35)
     segmentation.GetDisplayNode().SetPreferredDisplayRepresentationName2D("Closed surface")
     bounds = _segment_bounds(segmentation, volume)
-    lower, upper = bounds[:, :, 0].min(axis=0), bounds[:, :, 1].max(axis=0)
+    seen = np.concatenate([bounds, *(_bounds_of(roi)[None] for roi in rois)])
+    lower, upper = seen[:, :, 0].min(axis=0), seen[:, :, 1].max(axis=0)
     extent = _MARGIN * (upper - lower)
     center = np.array([_most_shared(bounds[:, axis]) for axis in range(3)])
     low_row = int(np.clip(size * max(extent[2] / extent[0], extent[2] / extent[1]), size // 3, size))
@@ -93,12 +94,14 @@ def write_png(path: Path, picture: np.ndarray) -> None:
         writer.Write()
 
 
-def _color_rois(headless: HeadlessScene, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
-    """Give every ROI the color of the segment of its name, as a frame that hides nothing."""
+def _color_rois(
+    headless: HeadlessScene, segmentation: slicer.vtkMRMLSegmentationNode
+) -> list[slicer.vtkMRMLMarkupsROINode]:
+    """Give every ROI the color of the segment of its name, as a frame that hides nothing, and return the ROIs."""
     content = segmentation.GetSegmentation()
-    rois = headless.scene.GetNodesByClass("vtkMRMLMarkupsROINode")
-    for index in range(rois.GetNumberOfItems()):
-        roi = rois.GetItemAsObject(index)
+    nodes = headless.scene.GetNodesByClass("vtkMRMLMarkupsROINode")
+    rois = [nodes.GetItemAsObject(index) for index in range(nodes.GetNumberOfItems())]
+    for roi in rois:
         display = roi.GetDisplayNode()
         segment = content.GetSegment(content.GetSegmentIdBySegmentName(roi.GetName()))
         if segment:
@@ -110,6 +113,7 @@ def _color_rois(headless: HeadlessScene, segmentation: slicer.vtkMRMLSegmentatio
         display.SetVisibility3D(False)
         for point in range(roi.GetNumberOfControlPoints()):
             roi.SetNthControlPointVisibility(point, False)
+    return rois
 
 
 def _segment_bounds(segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
@@ -128,10 +132,15 @@ def _segment_bounds(segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer
         move.Update()
         found.append(np.reshape(move.GetOutput().GetBounds(), (3, 2)))
     if not found:
-        bounds = np.zeros(6)
-        volume.GetRASBounds(bounds)
-        found.append(bounds.reshape(3, 2))
+        found.append(_bounds_of(volume))
     return np.array(found)
+
+
+def _bounds_of(node: slicer.vtkMRMLDisplayableNode) -> np.ndarray:
+    """Return a node's RAS bounds, (3, 2)."""
+    bounds = np.zeros(6)
+    node.GetRASBounds(bounds)
+    return bounds.reshape(3, 2)
 
 
 def _most_shared(bounds: np.ndarray) -> float:

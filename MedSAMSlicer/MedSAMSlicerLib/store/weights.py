@@ -242,7 +242,10 @@ def _looks_like_checkpoint(path: Path) -> bool:
 def _how_to_get(weights: Weights) -> str:
     """Return the sentence that tells the user how to bring the weights here."""
     if weights.sources:
-        return f"Run: medsam-slicer models fetch {weights.name}"
+        return (
+            f"Run: medsam-slicer models fetch {weights.name}, or in Slicer's Python console: "
+            f'slicer.util.getModuleLogic("MedSAMSlicer").fetchModel("{weights.name}")'
+        )
     return _how_to_import(weights)
 
 

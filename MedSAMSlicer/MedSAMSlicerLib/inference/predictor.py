@@ -1,0 +1,108 @@
+"""One slice and boxes in, masks out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from MedSAMSlicerLib.inference.device import choose_device
+from MedSAMSlicerLib.inference.recipes import RECIPES
+from MedSAMSlicerLib.model import MedSAM
+from MedSAMSlicerLib.prompts import Box
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What the image encoder makes of a slice.
+
+    :param tensor: float32 (1, 256, h, w) on the predictor's device.
+    :param size: the slice's (rows, columns).
+    """
+
+    tensor: Tensor
+    size: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the tensor in bytes."""
+        return self.tensor.numel() * self.tensor.element_size()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One mask per box.
+
+    :param probabilities: float32 (N, rows, columns) in [0, 1]; the mask is where they exceed 0.5.
+    :param iou: float32 (N,), the model's own estimate of the masks' IoU with the truth. LiteMedSAM was trained to give
+        it; MedSAM ViT-B was not, so that its estimate means nothing.
+    """
+
+    probabilities: np.ndarray
+    iou: np.ndarray
+
+
+class Predictor:
+    """Segment slices with a model, preprocessed as its weights demand.
+
+    :param model: taken over: it is moved to the device and prepared for inference, after which it can't be trained or
+        saved. Give a copy to keep the model.
+    :param device: see `device.choose_device`.
+    """
+
+    def __init__(self, model: MedSAM, *, device: str = "auto") -> None:
+        self.device = choose_device(device)
+        self.model = model.prepare_for_inference().to(self.device)
+        self.recipe = RECIPES[model.preprocessing](model.image_size)
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of the weights and their preprocessing, which no other model shares: 32 hexadecimal digits."""
+        digest = hashlib.blake2b(f"{self.model.architecture} {self.model.preprocessing}".encode(), digest_size=16)
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @torch.inference_mode()
+    def encode(self, image: np.ndarray) -> Embedding:
+        """Embed a slice, which takes most of the time; any number of boxes can then be decoded.
+
+        :param image: uint8 (rows, columns) or, in color, (rows, columns, 3).
+        :raises ValueError: if the image is anything else.
+        """
+        if image.dtype != np.uint8:
+            raise ValueError(f"The image holds {image.dtype}: window it to 0–255 and convert it to uint8.")
+        if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
+            remedy = "drop the alpha channel" if image.shape[2:] == (4,) else "give one slice"
+            raise ValueError(
+                f"The image has the shape {image.shape}: {remedy}, as (rows, columns) or (rows, columns, 3)."
+            )
+        tensor = self.model.encode(self.recipe.prepare(image)[None].to(self.device))
+        return Embedding(tensor, (image.shape[0], image.shape[1]))
+
+    @torch.inference_mode()
+    def decode(self, embedding: Embedding, boxes: Sequence[Box]) -> Prediction:
+        """Predict one mask per box, all in one call of the decoder.
+
+        :param boxes: in pixels of the embedded slice.
+        :raises ValueError: if there is no box.
+        """
+        if not boxes:
+            raise ValueError("There is no box to segment: give at least one.")
+        scaled = self.recipe.scale_boxes(boxes, embedding.size).to(self.device)
+        logits, iou = self.model.decode(embedding.tensor, scaled)
+        probabilities = self.recipe.restore(logits, embedding.size)
+        return Prediction(probabilities.cpu().numpy(), iou[:, 0].cpu().numpy())
+
+    def box_around(self, mask: np.ndarray) -> Box | None:
+        """Find the box, in slice pixels, with which a mask prompts the next slice; None for an empty mask.
+
+        :param mask: bool (rows, columns).
+        """
+        return self.recipe.box_around(mask)

@@ -1,0 +1,159 @@
+"""Resampling of images, equal to what the official training scripts did, without the libraries that they used.
+
+Each method is a linear operator per axis, so that resizing is two matrix products, ``rows @ image @ columns.T``; only
+OpenCV's enlarging is computed in integers, as its rounding is part of it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# A spline's coefficients are computed with this many zeros beyond the border, as scipy.ndimage does.
+SPLINE_PADDING = 12
+
+
+def resize_area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize as OpenCV's ``cv2.resize(..., interpolation=cv2.INTER_AREA)``.
+
+    OpenCV shrinks in single precision, so that values may differ by 1 where they fall on a half.
+
+    :param image: uint8 (H, W) or (H, W, C).
+    :param size: the new (H, W).
+    :return: uint8, new (H, W) or (H, W, C).
+    """
+    old, new = image.shape[:2], size
+    if old == new:
+        return image
+    if new[0] > old[0] or new[1] > old[1]:
+        return _enlarge(image, size)
+    pixels = _apply(_area_weights(old[0], new[0]), _area_weights(old[1], new[1]), image)
+    # OpenCV's code path for exact halving rounds a half up, the others to the nearest even number.
+    halved = old == (2 * new[0], 2 * new[1])
+    pixels = (pixels + 0.5).floor() if halved else pixels.round()
+    return pixels.to(torch.uint8).numpy()
+
+
+def resize_spline(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize as ``skimage.transform.resize(order=3, mode="constant", anti_aliasing=True, preserve_range=True)``.
+
+    :param image: (H, W) or (H, W, C).
+    :param size: the new (H, W).
+    :return: float64, new (H, W) or (H, W, C), clipped to the range of the image.
+    """
+    pixels = _apply(_spline_weights(image.shape[0], size[0]), _spline_weights(image.shape[1], size[1]), image)
+    low, high = float(image.min()), float(image.max())
+    if float(pixels.min()) <= 0 <= float(pixels.max()):
+        # The background that scikit-image assumes around the image counts as part of its range where it shows.
+        low, high = min(low, 0.0), max(high, 0.0)
+    return pixels.clamp(low, high).numpy()
+
+
+def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize as Pillow's ``Image.resize(..., Image.BILINEAR)``: a triangle filter, widened when shrinking.
+
+    :param image: uint8 (H, W) or (H, W, C).
+    :param size: the new (H, W).
+    :return: uint8, new (H, W) or (H, W, C).
+    """
+    old = image.shape[:2]
+    identity = torch.eye(old[0], dtype=torch.float64)
+    # Pillow rounds after each of its two passes, the first along the rows.
+    pixels = _round_half_up(_apply(identity, _triangle_weights(old[1], size[1]), image))
+    columns = torch.eye(size[1], dtype=torch.float64)
+    return _round_half_up(_apply(_triangle_weights(old[0], size[0]), columns, pixels.numpy())).to(torch.uint8).numpy()
+
+
+def _round_half_up(pixels: Tensor) -> Tensor:
+    return (pixels + 0.5).floor()
+
+
+def _apply(rows: Tensor, columns: Tensor, image: np.ndarray) -> Tensor:
+    """Multiply (H', H) and (W', W) weights with an image (H, W) or (H, W, C)."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.float64))
+    if pixels.ndim == 2:
+        return rows @ pixels @ columns.T
+    return (rows @ pixels.permute(2, 0, 1) @ columns.T).permute(1, 2, 0)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _area_weights(old: int, new: int) -> Tensor:
+    """Average the old pixels that a new pixel covers, each by the part covered: (new, old)."""
+    edges = torch.arange(new + 1, dtype=torch.float64) * (old / new)
+    pixel = torch.arange(old, dtype=torch.float64)
+    overlap = torch.minimum(edges[1:, None], pixel + 1) - torch.maximum(edges[:-1, None], pixel)
+    return overlap.clamp_(min=0) / (old / new)
+
+
+def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Interpolate as OpenCV does for INTER_AREA where an axis grows: linearly, with weights of 11 bits.
+
+    Source: OpenCV's modules/imgproc/src/resize.cpp (``area_mode``, ``HResizeLinear`` and ``VResizeLinear`` for uchar).
+    """
+    left, right, left_weight, right_weight = _enlarging_taps(image.shape[1], size[1])
+    top, bottom, top_weight, bottom_weight = _enlarging_taps(image.shape[0], size[0])
+    channels = image.reshape(*image.shape[:2], -1).astype(np.int64)
+    rows = (channels[:, left] * left_weight[:, None] + channels[:, right] * right_weight[:, None]) >> 4
+    upper = (rows[top] * top_weight[:, None, None]) >> 16
+    lower = (rows[bottom] * bottom_weight[:, None, None]) >> 16
+    return ((upper + lower + 2) >> 2).astype(np.uint8).reshape(*size, *image.shape[2:])
+
+
+def _enlarging_taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the two old pixels of each new pixel along an axis, then their weights, which sum up to 2048."""
+    scale = old / new
+    index = np.arange(new)
+    first = np.floor(index * scale).astype(np.int64)
+    fraction = (index + 1) - (first + 1) / scale
+    second_weight = np.rint(2048 * np.where(fraction <= 0, 0, fraction - np.floor(fraction))).astype(np.int64)
+    return first, np.minimum(first + 1, old - 1), 2048 - second_weight, second_weight
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _triangle_weights(old: int, new: int) -> Tensor:
+    """Weight the old pixels by a triangle around a new pixel's center: (new, old)."""
+    scale = old / new
+    center = (torch.arange(new, dtype=torch.float64) + 0.5) * scale
+    distance = (torch.arange(old, dtype=torch.float64) + 0.5 - center[:, None]).abs() / max(scale, 1.0)
+    weights = (1 - distance).clamp_(min=0)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _spline_weights(old: int, new: int) -> Tensor:
+    """Blur if shrinking, then evaluate the cubic spline through the pixels, with zeros beyond the border: (new, old).
+
+    Source: skimage/transform/_warps.py (``resize``), scipy.ndimage's ``gaussian_filter`` and ``zoom`` in grid mode.
+    """
+    scale = old / new
+    padded = old + 2 * SPLINE_PADDING
+    # Solving the spline's equations for its coefficients; at the ends of the padding it is mirrored.
+    knots = torch.diag(torch.full((padded,), 4 / 6, dtype=torch.float64))
+    knots += torch.diag(torch.full((padded - 1,), 1 / 6, dtype=torch.float64), 1)
+    knots += torch.diag(torch.full((padded - 1,), 1 / 6, dtype=torch.float64), -1)
+    knots[0, 1] = knots[-1, -2] = 2 / 6
+    pad = torch.eye(padded, dtype=torch.float64)[:, SPLINE_PADDING:-SPLINE_PADDING]
+    coefficients = torch.linalg.solve(knots, pad)
+
+    position = (torch.arange(new, dtype=torch.float64) + 0.5) * scale - 0.5 + SPLINE_PADDING
+    distance = (torch.arange(padded, dtype=torch.float64) - position[:, None]).abs()
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = (2 - distance).clamp(min=0) ** 3 / 6
+    weights = torch.where(distance < 1, near, far) @ coefficients
+    return weights @ _gaussian_weights(old, sigma=(scale - 1) / 2) if scale > 1 else weights
+
+
+def _gaussian_weights(length: int, sigma: float) -> Tensor:
+    """Blur with a Gaussian cut off at four standard deviations, zeros beyond the border: (length, length)."""
+    radius = int(4 * sigma + 0.5)
+    taps = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    position = torch.arange(length, dtype=torch.float64)
+    distance = position[:, None] - position
+    weights = torch.where(distance.abs() <= radius, torch.exp(-(distance**2) / (2 * sigma**2)), 0)
+    return weights / torch.exp(-(taps**2) / (2 * sigma**2)).sum()

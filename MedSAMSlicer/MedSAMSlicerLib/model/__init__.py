@@ -1,0 +1,9 @@
+"""MedSAM and its kin as PyTorch models, and their weights on disk."""
+
+from __future__ import annotations
+
+from MedSAMSlicerLib.model.architectures import ARCHITECTURES, build_model
+from MedSAMSlicerLib.model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from MedSAMSlicerLib.model.medsam import MedSAM
+
+__all__ = ["ARCHITECTURES", "CheckpointError", "MedSAM", "build_model", "load_checkpoint", "save_checkpoint"]

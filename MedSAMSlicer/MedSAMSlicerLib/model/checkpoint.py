@@ -1,0 +1,225 @@
+"""Weights on disk: recognized by content, loaded as data only, checked in full."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from MedSAMSlicerLib.model.architectures import ARCHITECTURES, build_model
+from MedSAMSlicerLib.model.hugging_face import from_hugging_face, is_hugging_face
+from MedSAMSlicerLib.model.medsam import MedSAM
+from MedSAMSlicerLib.model.safetensors import is_safetensors, read_safetensors
+
+FORMAT = "MedSAMSlicer"
+VERSION = 1
+PREPROCESSINGS = sorted({architecture.preprocessing for architecture in ARCHITECTURES.values()})
+
+# How other files begin that are given, or downloaded, for a checkpoint.
+_FOREIGN_HEADS = {
+    b"<!doctype html": "an HTML page, probably a download's error or consent page",
+    b"<html": "an HTML page, probably a download's error or consent page",
+    b"version https://git-lfs": "a Git LFS pointer, not the file that it points to",
+    b"\x1f\x8b": "a gzip archive: unpack it first",
+    b"\x89hdf": "an HDF5 file",
+}
+# Parameters that tell other models.
+_FOREIGN_PARAMETERS = {
+    "maskmem_tpos_enc": "a SAM 2 (or MedSAM2) checkpoint",
+    "image_encoder.trunk.patch_embed.proj.weight": "a SAM 2 (or MedSAM2) checkpoint",
+    "detector.backbone.vision_backbone.trunk.pos_embed": "a SAM 3 checkpoint",
+    "network_weights": "an nnU-Net checkpoint",
+}
+_WANTED = "Give weights of MedSAM, LiteMedSAM or SAM (ViT-B, -L or -H)."
+_AGAIN = "Download it again, and compare its size with the source's."
+
+
+class CheckpointError(ValueError):
+    """Tells what a file is that can't be loaded, and what to do."""
+
+    def __init__(self, path: Path, what: str, remedy: str) -> None:
+        super().__init__(f"{path} is {what}. {remedy}")
+
+
+def load_checkpoint(path: str | Path) -> MedSAM:
+    """Load a model: in eval mode, in single precision, on the CPU.
+
+    Takes the official state dicts of SAM, MedSAM and LiteMedSAM, the checkpoints of their training scripts, Hugging
+    Face's SamModel (pytorch_model.bin, model.safetensors) and the files of `save_checkpoint`; the architecture is
+    recognized. The file is read as data: a pickle that would execute anything is refused.
+
+    Plain ViT-B weights are taken for MedSAM's and preprocessed so; SAM's own can't be told from them. SamModel's are
+    preprocessed as SAM does, which is also how the MedSAM of April 2023 on Hugging Face was trained.
+
+    :raises FileNotFoundError: if there is no such file.
+    :raises CheckpointError: if the file is no such checkpoint, or not a whole one.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no checkpoint {path}: give the path of a file of weights.")
+    if path.is_dir():
+        raise CheckpointError(path, "a folder", "Give the file of weights in it.")
+    content = _read(path)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(path, f"a saved {type(content).__name__}, not a state dict", _WANTED)
+
+    metadata: dict[str, Any] = {}
+    if content.get("format") == FORMAT:
+        architecture, preprocessing, metadata = _own_header(path, content)
+        state = _state_dict(path, content)
+    else:
+        state = _state_dict(path, content)
+        if converted := is_hugging_face(state):
+            try:
+                state = from_hugging_face(state)
+            except ValueError as error:
+                raise CheckpointError(path, str(error), _AGAIN) from error
+        architecture = _recognize(path, state)
+        preprocessing = "sam" if converted else ARCHITECTURES[architecture].preprocessing
+
+    model = build_model(architecture)
+    _check(path, architecture, model.state_dict(), state)
+    model.load_state_dict(state)
+    model.preprocessing = preprocessing
+    model.metadata = metadata
+    return model.eval()
+
+
+def save_checkpoint(model: MedSAM, path: str | Path, **metadata: Any) -> None:
+    """Save a model with what is needed to use it; a file of the same name is replaced once the new one is complete.
+
+    :param metadata: anything worth knowing, as JSON can hold it: training data, figures, license.
+    :raises ValueError: if the model was prepared for inference, or if JSON can't hold the metadata.
+    """
+    if model.prepared:
+        raise ValueError("The model was prepared for inference and can't be saved: save a copy made before.")
+    try:
+        json.dumps(metadata)
+    except TypeError as error:
+        raise ValueError(f"The metadata can't be saved ({error}): give numbers, texts, lists and dicts.") from error
+    path = Path(path)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": model.architecture,
+        "preprocessing": model.preprocessing,
+        "metadata": metadata,
+        "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Any:
+    """Read whatever a file holds, as data."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    if not head:
+        raise CheckpointError(path, "an empty file", _AGAIN)
+    for start, what in _FOREIGN_HEADS.items():
+        if head.lstrip().lower().startswith(start):
+            raise CheckpointError(path, what, _WANTED)
+    if is_safetensors(head):
+        try:
+            return read_safetensors(path)
+        except ValueError as error:
+            raise CheckpointError(path, str(error), _AGAIN) from error
+    if is_zip := head.startswith(b"PK"):
+        _check_archive(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower() and "class" not in str(error).lower():
+            raise CheckpointError(path, "not a file of PyTorch, or a damaged one", f"{_AGAIN} {_WANTED}") from error
+        what = "a pickled Python object, which is code, not data, and was not executed"
+        remedy = "Ask its author for a state dict, saved by torch.save(model.state_dict(), …)."
+        raise CheckpointError(path, what, remedy) from error
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        raise CheckpointError(path, f"truncated or damaged ({type(error).__name__}: {error})", _AGAIN) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Tell PyTorch's zip archives from others."""
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(path, "truncated: the end of the archive is missing", _AGAIN)
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        what = "a TorchScript module, which is code, not data, and was not executed"
+        raise CheckpointError(path, what, "Give the state dict that it was made of.")
+    if not any(name.endswith("/data.pkl") for name in names):
+        what = f"a zip archive of other files ({', '.join(names[:3])})"
+        raise CheckpointError(path, what, "Unpack it and give the file of weights.")
+
+
+def _own_header(path: Path, content: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Return architecture, preprocessing and metadata of a file of `save_checkpoint`."""
+    version, architecture, preprocessing = (content.get(name) for name in ("version", "architecture", "preprocessing"))
+    if version != VERSION or architecture not in ARCHITECTURES or preprocessing not in PREPROCESSINGS:
+        what = f"of MedSAMSlicer's format {version} with the model {architecture!r} and preprocessing {preprocessing!r}"
+        raise CheckpointError(path, what, "Update MedSAMSlicer: this version does not know them.")
+    return architecture, preprocessing, dict(content.get("metadata") or {})
+
+
+def _state_dict(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Find the parameters in what a training script saved; a prefix of data parallel training is removed."""
+    for parameter, what in _FOREIGN_PARAMETERS.items():
+        if parameter in content or parameter in (content.get("model") or {}):
+            raise CheckpointError(path, what, _WANTED)
+    if "model" not in content and ("optimizer" in content or "param_groups" in content):
+        raise CheckpointError(path, "an optimizer state without a model", "Give the checkpoint saved along with it.")
+    state = content.get("model", content)
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        names = ", ".join(map(str, list(content)[:5])) or "nothing"
+        raise CheckpointError(path, f"not a state dict: it holds {names}", _WANTED)
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _recognize(path: Path, state: dict[str, Tensor]) -> str:
+    """Find the architecture whose telling parameter is there."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if shapes.get("image_encoder.patch_embed.seq.0.c.weight", ())[-2:] == (3, 3):
+        raise CheckpointError(path, "a MobileSAM checkpoint", _WANTED)
+    for name, architecture in ARCHITECTURES.items():
+        parameter, shape = architecture.telling
+        if shapes.get(f"image_encoder.{parameter}") == shape:
+            return name
+    names = ", ".join(list(state)[:3])
+    raise CheckpointError(path, f"a state dict of another model, with {len(state)} parameters ({names}, …)", _WANTED)
+
+
+def _check(path: Path, architecture: str, expected: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    """Compare the parameters with the model's, all of them."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    problems = {
+        "missing": [name for name in shapes if name not in state],
+        "unexpected": [name for name in state if name not in shapes],
+        "of another shape": [
+            f"{name} is {tuple(state[name].shape)}, not {shape}"
+            for name, shape in shapes.items()
+            if name in state and state[name].shape != shape
+        ],
+    }
+    found = [
+        f"{len(names)} {problem} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for problem, names in problems.items()
+        if names
+    ]
+    if found:
+        what = f"not a whole or not an unchanged {architecture}: of its {len(shapes)} parameters, {'; '.join(found)}"
+        raise CheckpointError(path, what, f"{_AGAIN} {_WANTED}")

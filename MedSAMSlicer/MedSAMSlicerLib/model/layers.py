@@ -1,0 +1,74 @@
+"""Layers that several parts of SAM share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GELU(nn.Module):
+    """Apply the exact (erf) GELU, in place when no gradient is recorded: its input is always a layer's fresh output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return GELU(x), any shape."""
+        return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+class MLPBlock(nn.Module):
+    """Apply two linear layers with an activation between them to the last axis."""
+
+    def __init__(self, embedding_dim: int, mlp_dim: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.lin1 = nn.Linear(embedding_dim, mlp_dim)
+        self.lin2 = nn.Linear(mlp_dim, embedding_dim)
+        self.act = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., embedding_dim) to the same shape."""
+        return self.lin2(self.act(self.lin1(x)))
+
+
+class LayerNorm2d(nn.Module):
+    """Normalize the channels of every pixel of a (B, C, H, W) map, as ConvNeXt does."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_channels))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized map, channels-last in memory."""
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class Neck(nn.Sequential):
+    """Reduce an encoder's features to SAM's embedding: 1x1 and 3x3 convolutions, each followed by LayerNorm2d."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
+            LayerNorm2d(out_channels),
+            nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
+            LayerNorm2d(out_channels),
+        )
+
+
+def partition_windows(x: Tensor, window_size: int) -> Tensor:
+    """Cut a (B, H, W, C) map into windows (B * number, window_size**2, C), zero-padded at the bottom and the right."""
+    batch, height, width, channels = x.shape
+    x = F.pad(x, (0, 0, 0, -width % window_size, 0, -height % window_size))
+    rows, columns = x.shape[1] // window_size, x.shape[2] // window_size
+    x = x.view(batch, rows, window_size, columns, window_size, channels)
+    return x.transpose(2, 3).reshape(batch * rows * columns, window_size**2, channels)
+
+
+def join_windows(windows: Tensor, window_size: int, size: tuple[int, int]) -> Tensor:
+    """Undo `partition_windows`: return the (B, H, W, C) map of the given size (H, W), without the padding."""
+    height, width = size
+    rows, columns = -(-height // window_size), -(-width // window_size)
+    x = windows.view(-1, rows, columns, window_size, window_size, windows.shape[-1]).transpose(2, 3)
+    x = x.reshape(-1, rows * window_size, columns * window_size, windows.shape[-1])
+    return x[:, :height, :width]
