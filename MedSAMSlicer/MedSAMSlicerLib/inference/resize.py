@@ -79,7 +79,7 @@ def _apply(rows: Tensor, columns: Tensor, image: np.ndarray) -> Tensor:
     return (rows @ pixels.permute(2, 0, 1) @ columns.T).permute(1, 2, 0)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def _area_weights(old: int, new: int) -> Tensor:
     """Average the old pixels that a new pixel covers, each by the part covered: (new, old)."""
@@ -113,7 +113,7 @@ def _enlarging_taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     return first, np.minimum(first + 1, old - 1), 2048 - second_weight, second_weight
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def _triangle_weights(old: int, new: int) -> Tensor:
     """Weight the old pixels by a triangle around a new pixel's center: (new, old)."""
@@ -124,7 +124,7 @@ def _triangle_weights(old: int, new: int) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def _spline_weights(old: int, new: int) -> Tensor:
     """Blur if shrinking, then evaluate the cubic spline through the pixels, with zeros beyond the border: (new, old).

@@ -97,6 +97,9 @@ class MedSAM(nn.Module):
                 module.fold()
             elif isinstance(module, WindowAttention):
                 module.keep_bias()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.weight.data = module.weight.contiguous(memory_format=torch.channels_last)
         self.prompt_encoder.keep_dense_pe()
         self.prepared = True
-        return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import math
 import os
+import re
+import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,12 +128,35 @@ def read_image(path: Path) -> sitk.Image:
         raise FileError(f"{path} does not exist: check the path.")
     if path.stat().st_size == 0:
         raise FileError(f"{path} is empty: copy or download it again.")
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        _check_nifti(path)
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise FileError(
             f"{path} can't be read as an image ({_reason(error)}): it is damaged, or no NRRD, NIfTI, MetaImage or DICOM file."
         ) from error
+
+
+def _check_nifti(path: Path) -> None:
+    """Refuse a NIfTI file that is cut off or damaged: ITK says nothing and puts zeros where voxels are missing."""
+    with path.open("rb") as plain:
+        compressed = plain.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path, "rb") if compressed else path.open("rb") as file:
+            header = file.read(348)
+            size = file.seek(0, os.SEEK_END)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FileError(f"{path} is cut off or damaged ({error}): copy or download it again.") from error
+    # NIfTI-1 as nifti1.h lays it out, in either byte order; ITK itself tells what is no NIfTI file.
+    for order in "<>":
+        if len(header) == 348 and struct.unpack_from(f"{order}i", header)[0] == 348:
+            count, *sizes = struct.unpack_from(f"{order}8h", header, 40)
+            (bits,) = struct.unpack_from(f"{order}h", header, 72)
+            (start,) = struct.unpack_from(f"{order}f", header, 108)
+            expected = int(start) + math.prod(sizes[:count]) * bits // 8
+            if header[344:347] == b"n+1" and size < expected:
+                raise FileError(f"{path} is cut off: it has {size} of {expected} bytes. Copy or download it again.")
 
 
 def _is_dicom(path: Path) -> bool:
@@ -189,5 +217,8 @@ def _check_spacing(path: Path, files: tuple[str, ...]) -> None:
 
 def _reason(error: RuntimeError) -> str:
     """Find the sentence that matters in one of ITK's multi-line errors."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("ITK ERROR:").split("): ")[-1].rstrip(".")[:200] if lines else "no reason given"
+    # "Reason:" is the system's last error, which is often an older one.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Reason:")]
+    if not lines:
+        return "no reason given"
+    return re.sub("^(sitk::ERROR|ITK ERROR): ", "", lines[-1]).split("): ")[-1].rstrip(".")[:200]

@@ -9,6 +9,9 @@ import SimpleITK as sitk
 
 from MedSAMSlicerLib.volume.geometry import bounding_box
 
+# In millimeters: distances are in single precision, and the edge of the tolerance is within.
+_ROUNDING = 1e-4
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -42,22 +45,17 @@ def agreement(
     if not prediction.any() or not reference.any():
         return Agreement(0.0, 0.0)
     first, last = bounding_box(prediction | reference)
-    margin = [int(np.ceil(tolerance / size)) + 2 for size in spacing]
-    crop = tuple(slice(max(first[axis] - margin[axis], 0), last[axis] + margin[axis] + 1) for axis in (2, 1, 0))
+    crop = tuple(slice(first[axis], last[axis] + 1) for axis in (2, 1, 0))
     images = [_image(mask[crop], spacing) for mask in (prediction, reference)]
     overlap = sitk.LabelOverlapMeasuresImageFilter()
     overlap.Execute(*images)
-    surfaces = [sitk.GetArrayViewFromImage(_surface(image)).astype(bool) for image in images]
+    contours = [sitk.BinaryContour(image, fullyConnected=False) for image in images]
+    surfaces = [sitk.GetArrayFromImage(contour) != 0 for contour in contours]
     distances = [
-        sitk.GetArrayFromImage(
-            sitk.Abs(sitk.SignedMaurerDistanceMap(_surface(image), squaredDistance=False, useImageSpacing=True))
-        )
-        for image in images
+        np.abs(sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(contour, squaredDistance=False, useImageSpacing=True)))
+        for contour in contours
     ]
-    near = sum(
-        int((distances[1 - side][surfaces[side]] <= tolerance + 1e-6).sum())
-        for side in (0, 1)
-    )
+    near = sum(int((distances[1 - side][surfaces[side]] <= tolerance + _ROUNDING).sum()) for side in (0, 1))
     return Agreement(overlap.GetDiceCoefficient(), near / sum(int(surface.sum()) for surface in surfaces))
 
 
@@ -66,7 +64,3 @@ def _image(mask: np.ndarray, spacing: tuple[float, float, float]) -> sitk.Image:
     image = sitk.GetImageFromArray(np.pad(mask, 1).astype(np.uint8))
     image.SetSpacing(spacing)
     return image
-
-
-def _surface(image: sitk.Image) -> sitk.Image:
-    return sitk.BinaryContour(image, fullyConnected=False)
