@@ -146,7 +146,7 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         self._loaded = None
 
     def _sessionFor(self, model, device, volumeNode, roiNode, segmentationNode):
-        """Load the model, if it isn't, after a look at the nodes: nobody waits for a model to hear that one is missing."""
+        """Load the model, after a look at the nodes: nobody waits for a model to hear that a node is missing."""
         from MedSAMSlicerLib.mrml.markups import world_corners
         from MedSAMSlicerLib.mrml.segments import require_labelmaps
         from MedSAMSlicerLib.mrml.session import SegmentationSession

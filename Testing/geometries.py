@@ -14,7 +14,9 @@ def rotation(x: float, y: float, z: float) -> np.ndarray:
     return about_z @ about_y @ about_x
 
 
-def affine(directions: np.ndarray, spacing: tuple[float, float, float], origin: tuple[float, float, float]) -> np.ndarray:
+def affine(
+    directions: np.ndarray, spacing: tuple[float, float, float], origin: tuple[float, float, float]
+) -> np.ndarray:
     """Build a matrix (4, 4) from IJK to RAS."""
     matrix = np.eye(4)
     matrix[:3, :3] = directions @ np.diag(spacing)

@@ -41,7 +41,12 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
 def load_module_file() -> types.ModuleType:
     """Execute `MedSAMSlicer.py` as Slicer does, with the stand-ins in place only while it is executed."""
     base = types.ModuleType("slicer.ScriptedLoadableModule")
-    for each in (ScriptedLoadableModule, ScriptedLoadableModuleWidget, ScriptedLoadableModuleLogic, ScriptedLoadableModuleTest):
+    for each in (
+        ScriptedLoadableModule,
+        ScriptedLoadableModuleWidget,
+        ScriptedLoadableModuleLogic,
+        ScriptedLoadableModuleTest,
+    ):
         setattr(base, each.__name__, each)
     translation = types.ModuleType("slicer.i18n")
     translation.tr = lambda text: text  # type: ignore[attr-defined]

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStore | None = None) -> Predictor:
     """Load a model, ready to predict.
 
-    :param model: the name of known weights ("lite", "vit_b", ...), which must have been fetched or imported, or the path
-        of a checkpoint (see `model.checkpoint.load_checkpoint`).
+    :param model: the name of known weights ("lite", "vit_b", ...), which must have been fetched or imported, or the
+        path of a checkpoint (see `model.checkpoint.load_checkpoint`).
     :param device: "auto", "cuda", "mps" or "cpu".
     :raises WeightsMissing: if the weights of this name aren't on this computer; the text says how to get them.
-    :raises ValueError: if there is no model of this name and no such file, the checkpoint is wrong, or the device is missing.
+    :raises ValueError: if there is no model of this name and no such file, or the checkpoint or the device is wrong.
     :raises ModuleNotFoundError: if PyTorch is not installed.
     """
     store = store or WeightsStore()
-    if model in (weights.name for weights in WEIGHTS):
+    known = next((weights for weights in WEIGHTS if weights.name == model), None)
+    if known is not None:
         path = store.path(model)
-        known = next(weights for weights in WEIGHTS if weights.name == model)
     elif Path(model).is_file():
         path = Path(model)
         known = store.identify(path)
@@ -39,8 +39,8 @@ def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStor
         if error.name != "torch":
             raise
         raise ModuleNotFoundError(
-            "PyTorch is not installed. In Slicer, install the extension 'PyTorch' and let its module 'PyTorch Util' install it; "
-            "elsewhere run: pip install torch",
+            "PyTorch is not installed. In Slicer, install the extension 'PyTorch' and let its module 'PyTorch Util' "
+            "install it; elsewhere run: pip install torch",
             name="torch",
         ) from error
     network = load_checkpoint(path)

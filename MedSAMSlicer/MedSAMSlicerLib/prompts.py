@@ -24,5 +24,5 @@ class Box:
             raise ValueError(f"The box {astuple(self)} has a coordinate that is not a finite number.")
         if self.x1 < self.x0 or self.y1 < self.y0:
             raise ValueError(
-                f"The box {astuple(self)} is inverted: give x0 <= x1 and y0 <= y1 (x0, y0 is the corner near the origin)."
+                f"The box {astuple(self)} is inverted: give x0 <= x1 and y0 <= y1 (x0, y0 is the corner at the origin)."
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,24 @@ def test_segments_apart_share_one_layer(headless, volume_node, tmp_path):
     assert labels.names == {1: "liver", 2: "right kidney"}
     for label, name in labels.names.items():
         assert labels.mask(label).sum() == mask_of(name).sum()
+
+
+def test_a_segmentation_whose_last_bytes_find_no_room_is_not_written(headless, volume_node, tmp_path):
+    node = headless.add_segmentation("organs", volume_node)
+    noise = np.random.default_rng(2).random((10, 24, 30)) < 0.5
+    SegmentWriter(node, add_segment(node, "noise"), volume_node).add(noise, (0, 0, 0))
+    path = tmp_path / "organs.seg.nrrd"
+    save_segmentation(node, path)
+    size = path.stat().st_size
+    path.unlink()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 50, limits[1]))
+    try:
+        with pytest.raises(FileError, match=r"organs\.seg\.nrrd could not be written: is the disk full"):
+            save_segmentation(node, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_segmentation_that_can_not_be_written_leaves_only_the_older_file(segmentation, tmp_path, monkeypatch):

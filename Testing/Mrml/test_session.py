@@ -44,7 +44,7 @@ def voxels_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> 
     mask = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(k1 - k0 + 1, j1 - j0 + 1, i1 - i0 + 1)
     grid = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(grid)
-    return numpy_from_matrix(grid).round(9).tolist(), (np.argwhere(mask) + [k0, j0, i0]).tobytes()
+    return numpy_from_matrix(grid).round(9).tolist(), (np.argwhere(mask) + np.array([k0, j0, i0])).tobytes()
 
 
 @pytest.fixture
@@ -69,7 +69,11 @@ def test_an_roi_around_voxels_becomes_a_segment_of_these_voxels(session, volume_
     assert segmentation.GetSegmentation().GetSegment(segment_id).GetName() == "lesion"
 
 
-@pytest.mark.parametrize("under", [set(case) for n in range(1, 4) for case in itertools.combinations(("volume", "roi", "segmentation"), n)], ids=" and ".join)
+@pytest.mark.parametrize(
+    "under",
+    [set(case) for n in range(1, 4) for case in itertools.combinations(("volume", "roi", "segmentation"), n)],
+    ids=" and ".join,
+)
 def test_parent_transforms_of_all_nodes_are_heeded(headless, session, volume_node, segmentation, ijk_to_ras, under):
     matrices = {
         "volume": affine(rotation(5, 10, -15), (1, 1, 1), (10, -20, 30)),
@@ -96,7 +100,9 @@ def test_parent_transforms_of_all_nodes_are_heeded(headless, session, volume_nod
     np.testing.assert_allclose(segmentation.GetSegmentCenterRAS(segment_id), corners.mean(axis=0), atol=3.0)
 
 
-def test_an_roi_under_a_scaling_transform_covers_what_slicer_shows(headless, session, volume_node, segmentation, ijk_to_ras):
+def test_an_roi_under_a_scaling_transform_covers_what_slicer_shows(
+    headless, session, volume_node, segmentation, ijk_to_ras
+):
     scale = np.diag([2.0, 2.0, 2.0, 1.0])
     roi = headless.add_roi("lesion", np.linalg.inv(scale) @ ijk_to_ras, voxel_box_corners(FIRST, LAST))
     roi.SetAndObserveTransformNodeID(add_transform(headless, scale).GetID())
@@ -104,20 +110,26 @@ def test_an_roi_under_a_scaling_transform_covers_what_slicer_shows(headless, ses
     np.testing.assert_array_equal(segment_mask(segmentation, segment_id, volume_node), expected_mask(volume_node))
 
 
-def test_an_oblique_roi_gives_every_slice_its_own_box(headless, session, a_box_predictor, volume_node, segmentation, ijk_to_ras):
+def test_an_oblique_roi_gives_every_slice_its_own_box(
+    headless, session, a_box_predictor, volume_node, segmentation, ijk_to_ras
+):
     tilted = affine(rotation(0, 0, 0), (1, 1, 1), (0, 0, 0))
     tilted[:3, :3] = rotation(0, 30, 0)
     center = transform_points(ijk_to_ras, np.array([[14.0, 12.0, 5.0]]))[0]
     roi = headless.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "tilted")
     directions = ijk_to_ras[:3, :3] / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
-    roi.SetAndObserveObjectToNodeMatrix(matrix_from_numpy(affine(directions @ tilted[:3, :3], (1, 1, 1), tuple(center))))
+    roi.SetAndObserveObjectToNodeMatrix(
+        matrix_from_numpy(affine(directions @ tilted[:3, :3], (1, 1, 1), tuple(center)))
+    )
     roi.SetSize(4, 6, 12)
     session.segment(volume_node, roi, segmentation, axis="k", propagation="per-slice")
     middles = {(box.x0 + box.x1) / 2 for box in a_box_predictor.prompts}
     assert len(middles) > 2, "the boxes must move with the tilt"
 
 
-def test_segments_apart_touching_and_overlapping_do_not_change_each_other(headless, session, volume_node, segmentation, ijk_to_ras):
+def test_segments_apart_touching_and_overlapping_do_not_change_each_other(
+    headless, session, volume_node, segmentation, ijk_to_ras
+):
     boxes = {
         "first": (FIRST, LAST),
         "apart": ((22, 17, 0), (28, 22, 9)),
@@ -129,7 +141,9 @@ def test_segments_apart_touching_and_overlapping_do_not_change_each_other(headle
     for name, (first, last) in boxes.items():
         roi = headless.add_roi(name, ijk_to_ras, voxel_box_corners(first, last))
         segment_ids[name] = session.segment(volume_node, roi, segmentation)
-        assert {each: voxels_of(segmentation, segment_ids[each]) for each in before} == before, f"{name} changed another segment"
+        assert {each: voxels_of(segmentation, segment_ids[each]) for each in before} == before, (
+            f"{name} changed another segment"
+        )
         before[name] = voxels_of(segmentation, segment_ids[name])
         mask = segment_mask(segmentation, segment_ids[name], volume_node)
         expected = np.zeros_like(mask)
@@ -137,21 +151,38 @@ def test_segments_apart_touching_and_overlapping_do_not_change_each_other(headle
         np.testing.assert_array_equal(mask, expected, err_msg=name)
     # Replacing one of them leaves the others alone as well.
     replaced = before.pop("apart")
-    session.segment(volume_node, headless.add_roi("other", ijk_to_ras, voxel_box_corners(FIRST, LAST)), segmentation, segment_ids["apart"])
+    session.segment(
+        volume_node,
+        headless.add_roi("other", ijk_to_ras, voxel_box_corners(FIRST, LAST)),
+        segmentation,
+        segment_ids["apart"],
+    )
     assert {each: voxels_of(segmentation, segment_ids[each]) for each in before} == before
-    np.testing.assert_array_equal(segment_mask(segmentation, segment_ids["apart"], volume_node), expected_mask(volume_node))
+    np.testing.assert_array_equal(
+        segment_mask(segmentation, segment_ids["apart"], volume_node), expected_mask(volume_node)
+    )
     session.undo(segmentation)
     assert voxels_of(segmentation, segment_ids["apart"]) == replaced
 
 
-def test_segments_of_another_geometry_that_share_a_label_map_stay_as_they_are(headless, session, volume_node, roi, ijk_to_ras):
-    coarse = headless.add_volume(Volume(np.zeros((7, 9, 11), np.uint8), affine(rotation(3, 4, 5), (4, 4, 4), (-20, 30, 0)) , "PET"))
+def test_segments_of_another_geometry_that_share_a_label_map_stay_as_they_are(
+    headless, session, volume_node, roi, ijk_to_ras
+):
+    coarse = headless.add_volume(
+        Volume(np.zeros((7, 9, 11), np.uint8), affine(rotation(3, 4, 5), (4, 4, 4), (-20, 30, 0)), "PET")
+    )
     segmentation = headless.add_segmentation("PET segments", coarse)
     lesions = []
     for number in range(2):
         lesions.append(add_segment(segmentation, f"lesion {number}"))
         image = oriented_image(np.ones((2, 2, 2), bool), [1 + 4 * number, 2, 3], ijk_to_world(coarse))
-        slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(image, segmentation, lesions[number], slicer.vtkSlicerSegmentationsModuleLogic.MODE_REPLACE, image.GetExtent())
+        slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(
+            image,
+            segmentation,
+            lesions[number],
+            slicer.vtkSlicerSegmentationsModuleLogic.MODE_REPLACE,
+            image.GetExtent(),
+        )
     # The segmentation's geometry was changed after they were drawn, as the Segment Editor allows.
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
     before = [voxels_of(segmentation, lesion) for lesion in lesions]
@@ -160,12 +191,18 @@ def test_segments_of_another_geometry_that_share_a_label_map_stay_as_they_are(he
     np.testing.assert_array_equal(segment_mask(segmentation, segment_id, volume_node), expected_mask(volume_node))
 
 
-@pytest.mark.parametrize(("spacing", "tolerance"), [((0.4, 0.4, 0.4), 0.03), ((2.0, 2.0, 2.0), 0.12)], ids=["finer", "coarser"])
+@pytest.mark.parametrize(
+    ("spacing", "tolerance"), [((0.4, 0.4, 0.4), 0.03), ((2.0, 2.0, 2.0), 0.12)], ids=["finer", "coarser"]
+)
 def test_a_segmentation_keeps_its_own_geometry(headless, session, volume_node, roi, ijk_to_ras, spacing, tolerance):
     size = tuple(int(np.ceil(140 / step)) for step in spacing)
     origin = ijk_to_ras @ [14, 12, 5, 1]
-    grid = headless.add_volume(Volume(np.zeros(size, np.uint8), affine(rotation(10, 20, 30), spacing, (0, 0, 0)), "grid"))
-    shift = affine(rotation(10, 20, 30), spacing, tuple(origin[:3] - rotation(10, 20, 30) @ np.array([70.0, 70.0, 70.0])))
+    grid = headless.add_volume(
+        Volume(np.zeros(size, np.uint8), affine(rotation(10, 20, 30), spacing, (0, 0, 0)), "grid")
+    )
+    shift = affine(
+        rotation(10, 20, 30), spacing, tuple(origin[:3] - rotation(10, 20, 30) @ np.array([70.0, 70.0, 70.0]))
+    )
     grid.SetIJKToRASMatrix(matrix_from_numpy(shift))
     segmentation = headless.add_segmentation("S", grid)
     segment_id = session.segment(volume_node, roi, segmentation)
@@ -176,7 +213,9 @@ def test_a_segmentation_keeps_its_own_geometry(headless, session, volume_node, r
 
 
 @pytest.mark.parametrize("progress", ["partial", "whole"])
-def test_one_undo_takes_one_segmentation_back_and_redo_brings_it_again(session, volume_node, roi, segmentation, progress):
+def test_one_undo_takes_one_segmentation_back_and_redo_brings_it_again(
+    session, volume_node, roi, segmentation, progress
+):
     existing = add_segment(segmentation, "drawn by hand")
     steps = session.segment_by_slice(volume_node, roi, segmentation)
     if progress == "partial":
@@ -196,7 +235,9 @@ def test_one_undo_takes_one_segmentation_back_and_redo_brings_it_again(session, 
     assert not session.redo(segmentation)
 
 
-def test_undo_of_a_replaced_segment_brings_its_old_voxels_back(headless, session, volume_node, roi, segmentation, ijk_to_ras):
+def test_undo_of_a_replaced_segment_brings_its_old_voxels_back(
+    headless, session, volume_node, roi, segmentation, ijk_to_ras
+):
     segment_id = session.segment(volume_node, roi, segmentation)
     other = headless.add_roi("other", ijk_to_ras, voxel_box_corners((0, 4, 0), (8, 9, 4)))
     assert session.segment(volume_node, other, segmentation, segment_id) == segment_id
@@ -214,7 +255,9 @@ def test_a_caller_who_stops_keeps_the_slices_that_are_done(session, volume_node,
     assert [(step.done, step.total) for step in done] == [(1, 6), (2, 6), (3, 6)]
 
 
-def test_the_first_mask_is_in_the_segment_before_a_second_slice_is_encoded(session, a_box_predictor, volume_node, roi, segmentation):
+def test_the_first_mask_is_in_the_segment_before_a_second_slice_is_encoded(
+    session, a_box_predictor, volume_node, roi, segmentation
+):
     steps = session.segment_by_slice(volume_node, roi, segmentation)
     step = next(steps)
     assert len(a_box_predictor.encoded) == 1
@@ -222,7 +265,9 @@ def test_the_first_mask_is_in_the_segment_before_a_second_slice_is_encoded(sessi
     steps.close()
 
 
-def test_an_error_on_the_way_leaves_the_segmentation_as_it_was(session, a_box_predictor, volume_node, roi, segmentation):
+def test_an_error_on_the_way_leaves_the_segmentation_as_it_was(
+    session, a_box_predictor, volume_node, roi, segmentation
+):
     existing = session.segment(volume_node, roi, segmentation)
     before = voxels_of(segmentation, existing)
     session.cache.clear()
@@ -252,11 +297,15 @@ def test_the_source_volume_is_never_changed(session, volume_node, roi, segmentat
     assert volume_node.GetImageData().GetMTime() == modified
 
 
-def test_a_second_box_on_the_same_slices_encodes_none_and_another_window_all(headless, session, a_box_predictor, volume_node, roi, segmentation, ijk_to_ras):
+def test_a_second_box_on_the_same_slices_encodes_none_and_another_window_all(
+    headless, session, a_box_predictor, volume_node, roi, segmentation, ijk_to_ras
+):
     session.segment(volume_node, roi, segmentation)
     encoded = len(a_box_predictor.encoded)
     assert encoded == 6
-    session.segment(volume_node, headless.add_roi("b", ijk_to_ras, voxel_box_corners((1, 4, 2), (9, 9, 7))), segmentation)
+    session.segment(
+        volume_node, headless.add_roi("b", ijk_to_ras, voxel_box_corners((1, 4, 2), (9, 9, 7))), segmentation
+    )
     assert len(a_box_predictor.encoded) == encoded
     session.segment(volume_node, roi, segmentation, window="bone")
     assert len(a_box_predictor.encoded) == 2 * encoded
@@ -269,7 +318,9 @@ def test_changed_voxels_are_encoded_again(session, a_box_predictor, volume_node,
     assert len(a_box_predictor.encoded) == 6 + 1
 
 
-def test_an_roi_partly_outside_is_clipped_and_one_wholly_outside_is_refused(headless, session, volume_node, segmentation, ijk_to_ras):
+def test_an_roi_partly_outside_is_clipped_and_one_wholly_outside_is_refused(
+    headless, session, volume_node, segmentation, ijk_to_ras
+):
     partly = headless.add_roi("partly", ijk_to_ras, voxel_box_corners((25, 18, 8), (60, 50, 40)))
     mask = segment_mask(segmentation, session.segment(volume_node, partly, segmentation), volume_node)
     assert mask.sum() == mask[8:, 18:, 25:].size == 2 * 6 * 5
@@ -282,12 +333,17 @@ def test_an_roi_partly_outside_is_clipped_and_one_wholly_outside_is_refused(head
 def test_a_flat_roi_segments_the_slice_it_lies_in(headless, session, volume_node, segmentation, ijk_to_ras):
     corners = voxel_box_corners((5, 6, 4), (20, 15, 4))
     corners[:, 2] = np.clip(corners[:, 2], 4.2, 4.3)
-    mask = segment_mask(segmentation, session.segment(volume_node, headless.add_roi("flat", ijk_to_ras, corners), segmentation, axis="k"), volume_node)
+    mask = segment_mask(
+        segmentation,
+        session.segment(volume_node, headless.add_roi("flat", ijk_to_ras, corners), segmentation, axis="k"),
+        volume_node,
+    )
     assert list(np.flatnonzero(mask.any(axis=(1, 2)))) == [4]
 
 
 @pytest.mark.parametrize(
-    ("missing", "text"), [("volume", "No volume is given"), ("roi", "No ROI is given"), ("segmentation", "No segmentation is given")]
+    ("missing", "text"),
+    [("volume", "No volume is given"), ("roi", "No ROI is given"), ("segmentation", "No segmentation is given")],
 )
 def test_a_missing_node_is_named(session, volume_node, roi, segmentation, missing, text):
     nodes = {"volume": volume_node, "roi": roi, "segmentation": segmentation} | {missing: None}
@@ -295,7 +351,9 @@ def test_a_missing_node_is_named(session, volume_node, roi, segmentation, missin
         session.segment(*nodes.values())
 
 
-def test_a_volume_without_voxels_an_unplaced_roi_and_an_unknown_segment_are_named(headless, session, volume_node, roi, segmentation):
+def test_a_volume_without_voxels_an_unplaced_roi_and_an_unknown_segment_are_named(
+    headless, session, volume_node, roi, segmentation
+):
     with pytest.raises(ValueError, match="'empty' has no voxels"):
         session.segment(headless.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"), roi, segmentation)
     with pytest.raises(ValueError, match="'new' has no size yet"):
@@ -306,7 +364,9 @@ def test_a_volume_without_voxels_an_unplaced_roi_and_an_unknown_segment_are_name
 
 
 @pytest.mark.parametrize("under", ["volume", "roi", "segmentation"])
-def test_a_non_linear_transform_is_refused_before_anything_is_changed(headless, session, volume_node, roi, segmentation, under):
+def test_a_non_linear_transform_is_refused_before_anything_is_changed(
+    headless, session, volume_node, roi, segmentation, under
+):
     warp = headless.scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "warp")
     spline = slicer.vtkOrientedBSplineTransform()
     warp.SetAndObserveTransformToParent(spline)
@@ -329,7 +389,9 @@ def test_a_shown_surface_follows_the_segment(session, volume_node, roi, segmenta
     segment_id = session.segment(volume_node, roi, segmentation)
     segmentation.CreateClosedSurfaceRepresentation()
     second = session.segment(volume_node, roi, segmentation)
-    points = [segmentation.GetClosedSurfaceInternalRepresentation(each).GetNumberOfPoints() for each in (segment_id, second)]
+    points = [
+        segmentation.GetClosedSurfaceInternalRepresentation(each).GetNumberOfPoints() for each in (segment_id, second)
+    ]
     assert points[0] == points[1] > 0
 
 

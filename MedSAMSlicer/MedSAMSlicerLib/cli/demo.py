@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ _CASES = {
 def add_parser(subparsers: _Subparsers) -> None:
     """Add ``demo`` to the program's commands."""
     parser = subparsers.add_parser("demo", help="segment organs in a sample CT and MRI and show the result")
-    parser.add_argument("--output", type=Path, default=Path("medsam-demo"), help="folder of the results, default medsam-demo")
+    parser.add_argument(
+        "--output", type=Path, default=Path("medsam-demo"), help="folder of the results, default medsam-demo"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     parser.add_argument("--yes", action="store_true", help="download what is missing without asking")
     parser.set_defaults(run=run)
@@ -43,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     predictor = load_predictor("lite", args.device)
     session = SegmentationSession(predictor)
-    print(f"LiteMedSAM on {predictor.device}. Each structure is segmented from one box, the bounds of the expert's label.\n")
+    print(
+        f"LiteMedSAM on {predictor.device}. "
+        "Each structure is segmented from one box, the bounds of the expert's label.\n"
+    )
     report = {name: _segment_case(name, session, args.output) for name in _CASES}
     write_json(str(args.output / "demo.json"), report)
     print(f"\nPictures and segmentations are in {args.output.resolve()}:")
@@ -62,7 +68,7 @@ def _fetch(*, agreed: bool) -> bool:
     from MedSAMSlicerLib.store.weights import WeightsMissing, WeightsStore
 
     store, lite = WeightsStore(), weights_named("lite")
-    missing = {}
+    missing: dict[str, tuple[Callable[[ProgressBar], object], int]] = {}
     try:
         store.path("lite")
     except WeightsMissing:
@@ -75,7 +81,10 @@ def _fetch(*, agreed: bool) -> bool:
         for sample in SAMPLES:
             sample_path(sample.name)
     except SampleMissing:
-        missing[f"sample CT and MRI with labels, {SAMPLE_ARCHIVE.size / 1e6:.0f} MB, {SAMPLE_LICENSE}, from {SAMPLE_ARCHIVE}"] = (
+        missing[
+            f"sample CT and MRI with labels, {SAMPLE_ARCHIVE.size / 1e6:.0f} MB, {SAMPLE_LICENSE}, "
+            f"from {SAMPLE_ARCHIVE}"
+        ] = (
             lambda bar: fetch_samples(bar.update),
             SAMPLE_ARCHIVE.size,
         )

@@ -20,7 +20,9 @@ def add_parser(subparsers: _Subparsers) -> None:
     parser.add_argument("--reference", type=Path, required=True, help="label map or .seg.nrrd")
     parser.add_argument("--label", type=int, help="compare only this label; by default every label of the reference")
     parser.add_argument(
-        "--prediction-label", type=int, help="the label that stands for it in the prediction, if it has another number there"
+        "--prediction-label",
+        type=int,
+        help="the label that stands for it in the prediction, if it has another number there",
     )
     parser.add_argument("--tolerance-mm", type=float, default=2.0, help="of the surface Dice, default 2")
     parser.add_argument("--json", metavar="OUT.json", help="the figures; - for the standard output")
@@ -49,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
         predicted = value if args.prediction_label is None else args.prediction_label
         masks = prediction.mask(predicted), reference.mask(value)
         if not masks[0].any() and not masks[1].any():
-            raise ValueError(f"Neither file has the label {value}: the reference has {', '.join(map(str, reference.values()))}.")
+            raise ValueError(
+                f"Neither file has the label {value}: the reference has {', '.join(map(str, reference.values()))}."
+            )
         found = agreement(*masks, reference.spacing, tolerance=args.tolerance_mm)
         rows.append(
             {

@@ -26,9 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_parser(subparsers)
     args = parser.parse_args(arguments)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        # Else what is still buffered fails only at exit, outside of our error handling.
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
-        print("\nmedsam-slicer: interrupted; no file was written or changed", file=sys.stderr)
+        print("\nmedsam-slicer: interrupted; no file is half-written", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has left: that is no error of ours.

@@ -26,9 +26,13 @@ def add_parser(subparsers: _Subparsers) -> None:
     from MedSAMSlicerLib.volume.propagation import PROPAGATIONS
 
     parser = subparsers.add_parser("segment", help="segment what boxes or ROIs in a volume hold")
-    parser.add_argument("--volume", type=Path, required=True, help="NRRD, NIfTI or MHA file, DICOM folder or one file of a series")
+    parser.add_argument(
+        "--volume", type=Path, required=True, help="NRRD, NIfTI or MHA file, DICOM folder or one file of a series"
+    )
     prompts = parser.add_mutually_exclusive_group(required=True)
-    prompts.add_argument("--roi", type=Path, nargs="+", action="extend", metavar="R.mrk.json", help="ROIs saved by Slicer")
+    prompts.add_argument(
+        "--roi", type=Path, nargs="+", action="extend", metavar="R.mrk.json", help="ROIs saved by Slicer"
+    )
     prompts.add_argument(
         "--box",
         type=int,
@@ -38,13 +42,17 @@ def add_parser(subparsers: _Subparsers) -> None:
         help="I0 J0 K0 I1 J1 K1: first and last voxel of a box, both inclusive; six numbers for every box",
     )
     parser.add_argument("--name", nargs="+", default=[], help="names of the segments, in the order of the boxes")
-    parser.add_argument("--model", default="lite", help="name of known weights (see: models list) or path of a checkpoint")
+    parser.add_argument(
+        "--model", default="lite", help="name of known weights (see: models list) or path of a checkpoint"
+    )
     parser.add_argument("--window", default="auto", help=WINDOW_HELP)
     parser.add_argument("--axis", default="auto", choices=("auto", "i", "j", "k"), help="direction of the slices")
     parser.add_argument("--propagation", default="reference", choices=tuple(PROPAGATIONS))
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     parser.add_argument("--output", type=Path, required=True, help="OUT.seg.nrrd, or a label map OUT.nii.gz")
-    parser.add_argument("--snapshot", type=Path, metavar="OUT.png", help="picture of the result in three slice views and in 3-D")
+    parser.add_argument(
+        "--snapshot", type=Path, metavar="OUT.png", help="picture of the result in three slice views and in 3-D"
+    )
     parser.add_argument("--json", metavar="OUT.json", help="figures of the run; - for the standard output")
     parser.set_defaults(run=run)
 
@@ -95,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     if args.snapshot:
         from MedSAMSlicerLib.headless.snapshot import draw_four_up, write_png
 
-        write_png(args.snapshot, draw_four_up(headless, node, segmentation))
+        write_png(args.snapshot, draw_four_up(headless, node, segmentation, window=args.window))
     milliliters = abs(float(_determinant(volume))) / 1000
     report: dict[str, Any] = {
         "model": args.model,
@@ -121,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class require_slicer_core:  # noqa: N801 - reads as a statement
+class require_slicer_core:
     """Say how to get slicer-core where it is missing."""
 
     def __enter__(self) -> None:
@@ -130,7 +138,8 @@ class require_slicer_core:  # noqa: N801 - reads as a statement
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(("slicer", "vtk")):
             raise ModuleNotFoundError(
-                "This command works on Slicer's own nodes and needs the package slicer-core: run pip install 'medsam-slicer[slicer]'"
+                "This command works on Slicer's own nodes and needs the package slicer-core: "
+                "run pip install 'medsam-slicer[slicer]'"
             ) from error
 
 
@@ -150,7 +159,9 @@ def _check_arguments(args: argparse.Namespace) -> None:
     """Find what is wrong with the arguments before minutes of computing are spent on them."""
     name = args.output.name.lower()
     if not name.endswith((".seg.nrrd", *_LABELMAP_ENDINGS)):
-        raise ValueError(f"The output {args.output} must end with .seg.nrrd, or with {', '.join(_LABELMAP_ENDINGS)} for a label map.")
+        raise ValueError(
+            f"The output {args.output} must end with .seg.nrrd, or with {', '.join(_LABELMAP_ENDINGS)} for a label map."
+        )
     if args.snapshot and args.snapshot.suffix.lower() != ".png":
         raise ValueError(f"The snapshot {args.snapshot} must end with .png.")
     if args.box and len(args.box) % 6:
@@ -159,13 +170,23 @@ def _check_arguments(args: argparse.Namespace) -> None:
     if len(args.name) > count:
         raise ValueError(f"There are {len(args.name)} names for {count} boxes.")
     targets = [args.output, args.snapshot, None if args.json in (None, "-") else Path(args.json)]
-    for folder in {target.parent for target in targets if target}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise OSError(f"The output folder {folder} can't be written to ({error.strerror}): give another one.") from error
+    for target in targets:
+        if target:
+            _check_writable(target)
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a file that can't be written, and leave no folder behind where the command fails later."""
+    if path.is_dir():
+        raise ValueError(f"The output {path} is a folder: give the path of a file.")
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"The output folder {folder} can't be written to ({error.strerror}): give another one."
+        ) from error
 
 
 def _add_boxes(headless: Any, volume: Volume, numbers: list[int]) -> list[Any]:
@@ -177,7 +198,8 @@ def _add_boxes(headless: Any, volume: Volume, numbers: list[int]) -> list[Any]:
         i0, j0, k0, i1, j1, k1 = numbers[start : start + 6]
         if i1 < i0 or j1 < j0 or k1 < k0:
             raise ValueError(
-                f"The box {i0} {j0} {k0} {i1} {j1} {k1} is inverted: give the first voxel, then the last one, as I0 J0 K0 I1 J1 K1."
+                f"The box {i0} {j0} {k0} {i1} {j1} {k1} is inverted: "
+                "give the first voxel, then the last one, as I0 J0 K0 I1 J1 K1."
             )
         if min(i1, j1, k1) < 0 or any(low >= size for low, size in zip((i0, j0, k0), volume.dimensions, strict=True)):
             raise ValueError(
@@ -203,7 +225,8 @@ def _write(path: Path, volume: Volume, segmentation: Any, masks: dict[str, Any],
         if covered:
             name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
             print(
-                f"{name} overlaps earlier segments in {covered} voxels and covers them in the label map; .seg.nrrd keeps both.",
+                f"{name} overlaps earlier segments in {covered} voxels and covers them in the label map; "
+                ".seg.nrrd keeps both.",
                 file=sys.stderr,
             )
         labels[mask] = label

@@ -15,7 +15,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy
-from MedSAMSlicerLib.volume.files import FileError, Volume, atomic_output, stem
+from MedSAMSlicerLib.volume.files import FileError, Volume, atomic_output, read_image, stem
 
 _MODULE_LOGICS = {
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
@@ -53,7 +53,9 @@ class HeadlessScene:
         )
         image = vtk.vtkImageData()
         image.SetDimensions(*volume.dimensions)
-        flat = np.ascontiguousarray(voxels).reshape(-1, voxels.shape[3]) if color else np.ascontiguousarray(voxels).ravel()
+        flat = (
+            np.ascontiguousarray(voxels).reshape(-1, voxels.shape[3]) if color else np.ascontiguousarray(voxels).ravel()
+        )
         image.GetPointData().SetScalars(numpy_to_vtk(flat, deep=True))
         node.SetIJKToRASMatrix(matrix_from_numpy(volume.ijk_to_ras))
         node.SetAndObserveImageData(image)
@@ -94,9 +96,13 @@ class HeadlessScene:
         except FileNotFoundError as error:
             raise FileError(f"{path} does not exist: check the path.") from error
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise FileError(f"{path} is not a markups file of Slicer: save the ROI as .mrk.json and give that.") from error
+            raise FileError(
+                f"{path} is not a markups file of Slicer: save the ROI as .mrk.json and give that."
+            ) from error
         if kinds != ["ROI"]:
-            raise FileError(f"{path} holds {', '.join(kinds) or 'nothing'}, not one ROI: save one Markups ROI as .mrk.json.")
+            raise FileError(
+                f"{path} holds {', '.join(kinds) or 'nothing'}, not one ROI: save one Markups ROI as .mrk.json."
+            )
         roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", stem(path))
         storage = slicer.vtkMRMLMarkupsROIJsonStorageNode()
         self.scene.AddNode(storage)
@@ -109,7 +115,7 @@ class HeadlessScene:
 
 
 def save_segmentation(segmentation: slicer.vtkMRMLSegmentationNode, path: Path) -> None:
-    """Write a segmentation as Slicer does, ``.seg.nrrd`` with names, colors and geometry; it is either whole or not there.
+    """Write a segmentation as Slicer does, ``.seg.nrrd`` with names, colors and geometry; either whole or not at all.
 
     :raises FileError: if Slicer can't write it.
     """
@@ -120,5 +126,10 @@ def save_segmentation(segmentation: slicer.vtkMRMLSegmentationNode, path: Path) 
             storage.SetFileName(str(temporary))
             if not storage.WriteData(segmentation):
                 raise FileError(f"Slicer can't write {path}: is the disk full?")
+            # Slicer does not notice when only the last few kilobytes find no room.
+            try:
+                read_image(temporary)
+            except FileError as error:
+                raise FileError(f"{path} could not be written: is the disk full?") from error
     finally:
         segmentation.GetScene().RemoveNode(storage)

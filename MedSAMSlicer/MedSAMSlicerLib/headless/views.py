@@ -153,11 +153,11 @@ class ThreeDView(_View):
         self.node.SetAxisLabelsVisible(False)
 
     def look_from_front(self, lower: np.ndarray, upper: np.ndarray) -> None:
-        """Look at the box between two RAS corners from the front, a little from above and the side, so that it fills the view."""
+        """Look at the box between two RAS corners from the front, a little from above and the side."""
         camera = self.renderer.GetActiveCamera()
         center = (lower + upper) / 2
         camera.SetFocalPoint(*center)
-        camera.SetPosition(*(center + [-150.0, 450.0, 160.0]))
+        camera.SetPosition(*(center + np.array([-150.0, 450.0, 160.0])))
         camera.SetViewUp(0, 0, 1)
         self.renderer.ResetCamera(lower[0], upper[0], lower[1], upper[1], lower[2], upper[2])
         camera.Zoom(1.15)
@@ -182,4 +182,3 @@ class ThreeDView(_View):
     def close(self) -> None:
         """Release the window and leave the scene."""
         self._close(self.logic, self._application_logic.GetViewLogics())
-

@@ -29,9 +29,7 @@ def world_corners(roi: slicer.vtkMRMLMarkupsROINode) -> np.ndarray:
     return transform_points(object_to_world, box_corners(-size / 2, size / 2))
 
 
-def slice_boxes(
-    roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode, axis: int
-) -> dict[int, Box]:
+def slice_boxes(roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode, axis: int) -> dict[int, Box]:
     """Cut an ROI with every slice plane of a volume (see `volume.geometry.roi_boxes`).
 
     :param axis: 0 = I, 1 = J, 2 = K.
@@ -42,6 +40,7 @@ def slice_boxes(
     boxes = roi_boxes(transform_points(world_to_ijk, world_corners(roi)), dimensions(volume), axis)
     if not boxes:
         raise ValueError(
-            f"The ROI {roi.GetName()!r} lies outside of the volume {volume.GetName()!r}: move it over the structure to segment."
+            f"The ROI {roi.GetName()!r} lies outside of the volume {volume.GetName()!r}: "
+            "move it over the structure to segment."
         )
     return boxes

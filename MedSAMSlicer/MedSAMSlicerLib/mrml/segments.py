@@ -36,8 +36,8 @@ def require_labelmaps(segmentation: slicer.vtkMRMLSegmentationNode) -> None:
         return
     if content.GetNumberOfSegments():
         raise ValueError(
-            f"The segmentation {segmentation.GetName()!r} stores {content.GetSourceRepresentationName()!r}, not label maps: "
-            "choose another segmentation, or make 'Binary labelmap' its source representation in the Segmentations module."
+            f"The segmentation {segmentation.GetName()!r} stores {content.GetSourceRepresentationName()!r}, not label "
+            "maps: choose another one, or make 'Binary labelmap' its source representation in the Segmentations module."
         )
     content.SetSourceRepresentationName(labelmap)
 
@@ -89,7 +89,7 @@ class SegmentWriter:
         labelmap = oriented_image(mask[crop], start, self._ijk_to_node)
         if not self._fits(labelmap):
             labelmap = self._resample(mask[crop], start)
-        # "Mask" sets the segment's own label where the mask is; "max" would set 1, another segment's label in a shared label map.
+        # "Mask" sets the segment's own label; "max" would set 1, in a shared label map the label of another segment.
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         if not logic.SetBinaryLabelmapToSegment(
             labelmap, self._segmentation, self._segment_id, logic.MODE_MERGE_MASK, labelmap.GetExtent()
@@ -119,7 +119,9 @@ class SegmentWriter:
                     return labelmap
             self._segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         lattice = slicer.vtkOrientedImageData()
-        slicer.vtkSegmentationConverter.DeserializeImageGeometry(content.GetConversionParameter(parameter), lattice, False)
+        slicer.vtkSegmentationConverter.DeserializeImageGeometry(
+            content.GetConversionParameter(parameter), lattice, False
+        )
         return lattice
 
 
@@ -142,7 +144,7 @@ def oriented_image(mask: np.ndarray, start: list[int], ijk_to_node: np.ndarray) 
 def segment_mask(
     segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, volume: slicer.vtkMRMLVolumeNode
 ) -> np.ndarray:
-    """Read a segment in the voxels of a volume: bool (K, J, I), resampled by nearest neighbor where geometries differ."""
+    """Read a segment in the voxels of a volume: bool (K, J, I), by nearest neighbor where the geometries differ."""
     i, j, k = volume.GetImageData().GetDimensions()
     mask = np.zeros((k, j, i), dtype=bool)
     labelmap = slicer.vtkOrientedImageData()
@@ -154,4 +156,3 @@ def segment_mask(
     slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, resampled)
     mask[:] = vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(k, j, i) != 0
     return mask
-

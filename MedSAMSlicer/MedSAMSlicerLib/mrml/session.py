@@ -31,8 +31,8 @@ class Step:
 class SegmentationSession:
     """Segments structures of volume nodes into segmentation nodes with one model.
 
-    Slices that were segmented before are not encoded again. Every call of `segment` or `segment_by_slice` is one step of
-    `undo`. The source volume and all other segments stay as they are.
+    Slices that were segmented before are not encoded again. Every call of `segment` or `segment_by_slice` is one step
+    of `undo`. The source volume and all other segments stay as they are.
 
     Usage example::
 
@@ -84,7 +84,8 @@ class SegmentationSession:
         :param axis: of the slices, "i", "j", "k" or "auto", see `volume.geometry.choose_axis`.
         :param window: see `volume.intensity.resolve_window`.
         :param propagation: a name in `volume.propagation.PROPAGATIONS`.
-        :raises ValueError: if a node is missing or can't be used, the ROI lies outside of the volume, or an option is unknown.
+        :raises ValueError: if a node is missing or can't be used, the ROI lies outside of the volume, or an option is
+            unknown.
         """
         propagate = propagation_named(propagation)
         stack = SliceStack(voxels(volume), volume.GetSpacing(), axis=axis, window=window)
@@ -92,7 +93,8 @@ class SegmentationSession:
         require_labelmaps(segmentation)
         if segment_id is not None and segmentation.GetSegmentation().GetSegment(segment_id) is None:
             raise ValueError(
-                f"The segmentation {segmentation.GetName()!r} has no segment {segment_id!r}: give the ID of one, or none for a new one."
+                f"The segmentation {segmentation.GetName()!r} has no segment {segment_id!r}: "
+                "give the ID of one, or none for a new one."
             )
         history = self._history(segmentation)
         history.SaveState()

@@ -20,7 +20,9 @@ class Embedding(Protocol):
 class Encoder(Protocol):
     """The part of a predictor that turns a slice into an embedding."""
 
-    key: str
+    @property
+    def key(self) -> str:
+        """Identify the weights and their preprocessing."""
 
     def encode(self, image: np.ndarray) -> Embedding:
         """Embed a slice, uint8 (rows, columns) or (rows, columns, 3)."""
@@ -45,7 +47,7 @@ class EmbeddingCache:
 
     def embedding(self, encoder: Encoder, image: np.ndarray) -> Embedding:
         """Return the embedding of a slice, encoding it only if it isn't there yet."""
-        digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=20)
+        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=20)
         digest.update(f"{image.shape} {image.dtype} {encoder.key}".encode())
         key = digest.digest()
         if key in self._embeddings:

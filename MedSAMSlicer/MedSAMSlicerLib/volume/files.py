@@ -77,7 +77,10 @@ def read_volume(path: Path) -> Volume:
 
 
 def write_labelmap(path: Path, labels: np.ndarray, ijk_to_ras: np.ndarray) -> None:
-    """Write a label map (K, J, I), compressed; the file is either whole or not there."""
+    """Write a label map (K, J, I), compressed; the file is either whole or not there.
+
+    :raises FileError: if it can't be written, or is not the same when it is read again.
+    """
     image = sitk.GetImageFromArray(labels)
     ijk_to_lps = _LPS_TO_RAS @ ijk_to_ras
     spacing = np.linalg.norm(ijk_to_lps[:3, :3], axis=0)
@@ -89,6 +92,13 @@ def write_labelmap(path: Path, labels: np.ndarray, ijk_to_ras: np.ndarray) -> No
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
             raise FileError(f"{path} can't be written: {_reason(error)}.") from error
+        # ITK's writers say nothing when the disk is full.
+        try:
+            whole = np.array_equal(sitk.GetArrayFromImage(read_image(temporary)), labels)
+        except FileError:
+            whole = False
+        if not whole:
+            raise FileError(f"{path} could not be written: is the disk full?")
 
 
 @contextlib.contextmanager
@@ -107,7 +117,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
         yield temporary
         if not temporary.is_file() or temporary.stat().st_size == 0:
             raise OSError(f"{path} could not be written: is the disk full, or the folder {path.parent} read-only?")
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 def stem(path: Path) -> str:
@@ -134,7 +144,8 @@ def read_image(path: Path) -> sitk.Image:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise FileError(
-            f"{path} can't be read as an image ({_reason(error)}): it is damaged, or no NRRD, NIfTI, MetaImage or DICOM file."
+            f"{path} can't be read as an image ({_reason(error)}): "
+            "it is damaged, or no NRRD, NIfTI, MetaImage or DICOM file."
         ) from error
 
 
@@ -171,17 +182,26 @@ def _read_dicom(path: Path) -> sitk.Image:
     """Read the DICOM series that a folder holds, or that a file belongs to."""
     folder = path if path.is_dir() else path.resolve().parent
     reader = sitk.ImageSeriesReader()
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # What it finds missing we tell ourselves.
     series = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
+    sitk.ProcessObject.SetGlobalWarningDisplay(shown)
     if path.is_file():
         wanted = str(path.resolve())
-        series = {uid: files for uid, files in series.items() if wanted in (str(Path(file).resolve()) for file in files)}
+        series = {
+            uid: files for uid, files in series.items() if wanted in (str(Path(file).resolve()) for file in files)
+        }
         if not series:
             return read_image(path)
     if not series:
-        raise FileError(f"The folder {path} holds no DICOM series: give the folder that has the image files directly in it.")
+        raise FileError(
+            f"The folder {path} holds no DICOM series: give the folder that has the image files directly in it."
+        )
     if len(series) > 1:
         found = "; ".join(f"{len(files)} images such as {Path(files[0]).name}" for files in series.values())
-        raise FileError(f"The folder {path} holds {len(series)} DICOM series ({found}): give one file of the series you want.")
+        raise FileError(
+            f"The folder {path} holds {len(series)} DICOM series ({found}): give one file of the series you want."
+        )
     (files,) = series.values()
     if len(files) > 1:
         _check_spacing(path, files)
@@ -210,8 +230,8 @@ def _check_spacing(path: Path, files: tuple[str, ...]) -> None:
     if odd.size:
         raise FileError(
             f"The DICOM series {path} is not evenly spaced: {gaps[odd[0]]:g} mm between {Path(files[odd[0]]).name} and "
-            f"{Path(files[odd[0] + 1]).name}, else {usual:g} mm. Is a slice missing? Load it in Slicer, which can regularize it, "
-            "and save it as NRRD."
+            f"{Path(files[odd[0] + 1]).name}, else {usual:g} mm. Is a slice missing? Load it in Slicer, which can "
+            "regularize it, and save it as NRRD."
         )
 
 

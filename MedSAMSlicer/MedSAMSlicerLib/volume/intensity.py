@@ -79,7 +79,9 @@ def resolve_window(window: str, voxels: np.ndarray) -> IntensityRange:
         lower, upper = np.percentile(above, PERCENTILES) if above.size else (low, high)
         return _within(float(lower), float(upper), low, high, "the percentiles of its voxels above 0")
     level, width = _level_and_width(window)
-    return _within(level - width / 2, level + width / 2, low, high, f"the window {window} (level {level:g}, width {width:g})")
+    return _within(
+        level - width / 2, level + width / 2, low, high, f"the window {window} (level {level:g}, width {width:g})"
+    )
 
 
 def _level_and_width(window: str) -> tuple[float, float]:

@@ -50,7 +50,8 @@ class Labels:
     def resampled_to(self, other: Labels) -> Labels:
         """Bring the labels to another grid, by nearest neighbor."""
         layers = tuple(
-            sitk.Resample(layer, other.layers[0], sitk.Transform(), sitk.sitkNearestNeighbor, 0) for layer in self.layers
+            sitk.Resample(layer, other.layers[0], sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+            for layer in self.layers
         )
         return Labels(layers, self.places, self.names)
 
@@ -58,7 +59,7 @@ class Labels:
 def read_labels(path: Path) -> Labels:
     """Read a label map, or a segmentation that Slicer saved as ``.seg.nrrd``.
 
-    In a ``.seg.nrrd`` the labels are 1, 2, ... in the order of its segments, whatever values and layers they have there.
+    In a ``.seg.nrrd`` the labels are 1, 2, ... in the order of its segments, whatever their values and layers there.
 
     :raises FileError: if it can't be read, is not 3-D or has values that are no whole numbers.
     """

@@ -26,10 +26,10 @@ def agreement(
 ) -> Agreement:
     """Compare two masks of one grid.
 
-    ``dice`` is the Dice similarity coefficient. ``surface_dice`` is the normalized surface distance (Nikolov et al. 2018,
-    arXiv:1809.04430): the share of both surfaces that lies within the tolerance of the other one. The surface of a mask is
-    its voxels that have a neighbor by face outside of it; every one counts the same, so that small differences
-    to implementations that weigh by surface area are to be expected.
+    ``dice`` is the Dice similarity coefficient. ``surface_dice`` is the normalized surface distance (Nikolov et al.
+    2018, arXiv:1809.04430): the share of both surfaces that lies within the tolerance of the other one. The surface of
+    a mask is its voxels that have a neighbor by face outside of it; every one counts the same, so that small
+    differences to implementations that weigh by surface area are to be expected.
 
     :param prediction: (K, J, I), nonzero inside.
     :param reference: (K, J, I), nonzero inside.
@@ -38,7 +38,9 @@ def agreement(
     :raises ValueError: if the shapes differ or both masks are empty.
     """
     if prediction.shape != reference.shape:
-        raise ValueError(f"The masks have different shapes, {prediction.shape} and {reference.shape}: resample one first.")
+        raise ValueError(
+            f"The masks have different shapes, {prediction.shape} and {reference.shape}: resample one first."
+        )
     prediction, reference = prediction != 0, reference != 0
     if not prediction.any() and not reference.any():
         raise ValueError("Both masks are empty: there is nothing to compare.")
@@ -52,7 +54,9 @@ def agreement(
     contours = [sitk.BinaryContour(image, fullyConnected=False) for image in images]
     surfaces = [sitk.GetArrayFromImage(contour) != 0 for contour in contours]
     distances = [
-        np.abs(sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(contour, squaredDistance=False, useImageSpacing=True)))
+        np.abs(
+            sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(contour, squaredDistance=False, useImageSpacing=True))
+        )
         for contour in contours
     ]
     near = sum(int((distances[1 - side][surfaces[side]] <= tolerance + _ROUNDING).sum()) for side in (0, 1))

@@ -20,7 +20,9 @@ from MedSAMSlicerLib.volume.stack import SliceStack
 class Predictor(Protocol):
     """One slice in, masks out: what a propagation needs of `inference.predictor.Predictor`."""
 
-    key: str
+    @property
+    def key(self) -> str:
+        """Identify the weights and their preprocessing."""
 
     def encode(self, image: np.ndarray) -> Any:
         """Embed a slice, uint8 (rows, columns) or (rows, columns, 3)."""
@@ -34,7 +36,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class SliceMask:
-    """The mask of one slice, bool (rows, columns), with the box that made it and the model's own estimate of its IoU."""
+    """The mask of one slice, bool (rows, columns), the box that made it and the model's own estimate of its IoU."""
 
     index: int
     mask: np.ndarray
@@ -102,9 +104,7 @@ def collect(results: Iterable[SliceMask], stack: SliceStack) -> np.ndarray:
     return volume
 
 
-def _segment(
-    stack: SliceStack, index: int, box: Box, predictor: Predictor, cache: EmbeddingCache
-) -> SliceMask:
+def _segment(stack: SliceStack, index: int, box: Box, predictor: Predictor, cache: EmbeddingCache) -> SliceMask:
     embedding = cache.embedding(predictor, stack.image(index))
     prediction = predictor.decode(embedding, [box])
     return SliceMask(index, prediction.probabilities[0] > 0.5, box, float(prediction.iou[0]))

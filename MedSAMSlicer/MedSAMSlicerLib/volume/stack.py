@@ -22,7 +22,9 @@ class SliceStack:
         self, voxels: np.ndarray, spacing: tuple[float, float, float], *, axis: str = "auto", window: str = "auto"
     ) -> None:
         if voxels.ndim not in (3, 4) or 0 in voxels.shape:
-            raise ValueError(f"A volume has 3 axes (and 3 or 4 color channels), but this array has shape {voxels.shape}.")
+            raise ValueError(
+                f"A volume has 3 axes (and 3 or 4 color channels), but this array has shape {voxels.shape}."
+            )
         if voxels.ndim == 4:
             if voxels.shape[3] not in (1, 3, 4):
                 raise ValueError(

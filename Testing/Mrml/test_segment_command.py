@@ -1,0 +1,566 @@
+"""The command `segment`: files in, files out, and one line about all that can go wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import slicer
+import torch
+
+import MedSAMSlicerLib
+from box_predictor import BoxPredictor
+from MedSAMSlicerLib import loading
+from MedSAMSlicerLib.cli.main import main
+from MedSAMSlicerLib.headless.scene import HeadlessScene
+from MedSAMSlicerLib.model import build_model, save_checkpoint
+from MedSAMSlicerLib.volume.files import read_volume, write_labelmap
+from MedSAMSlicerLib.volume.geometry import bounding_box, voxel_box_corners
+from MedSAMSlicerLib.volume.labels import read_labels
+
+LIVER = ("5", "6", "2", "20", "15", "7")
+KIDNEY = ("22", "17", "0", "28", "22", "9")
+LIVER_VOXELS, KIDNEY_VOXELS = np.s_[2:8, 6:16, 5:21], np.s_[0:10, 17:23, 22:29]
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{Path(MedSAMSlicerLib.__file__).parents[1]}:{Path(__file__).parents[1]}"}
+
+
+def voxels_of(*blocks: tuple[slice, ...]) -> np.ndarray:
+    mask = np.zeros((10, 24, 30), dtype=bool)
+    for block in blocks:
+        mask[block] = True
+    return mask
+
+
+@pytest.fixture
+def ct_file(a_ct: np.ndarray, ijk_to_ras: np.ndarray, tmp_path: Path) -> Path:
+    path = tmp_path / "CT.nrrd"
+    write_labelmap(path, a_ct, ijk_to_ras)
+    return path
+
+
+@pytest.fixture
+def simple_ct_file(a_ct: np.ndarray, tmp_path: Path) -> Path:
+    path = tmp_path / "CT.nrrd"
+    write_labelmap(path, a_ct, np.diag([0.8, 0.8, 3.0, 1]))
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The output folder."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def predictor(a_box_predictor: BoxPredictor, monkeypatch: pytest.MonkeyPatch) -> BoxPredictor:
+    """In place of every model: exact masks."""
+    a_box_predictor.device = "cpu"
+    monkeypatch.setattr(loading, "load_predictor", lambda model, device: a_box_predictor)
+    return a_box_predictor
+
+
+@pytest.fixture(scope="module")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole network with random weights, small enough to run in no time."""
+    path = tmp_path_factory.mktemp("models") / "tiny.pth"
+    save_checkpoint(build_model("tiny"), path)
+    return path
+
+
+def segment(volume: Path, output: Path, *more: str | Path) -> int:
+    return main(["segment", "--volume", str(volume), "--output", str(output), *map(str, more)])
+
+
+@pytest.fixture
+def error_of(capfd: pytest.CaptureFixture[str], out: Path) -> Callable[[list[str | Path]], str]:
+    """Run a command that must fail: exit code 1, one line (returned), no traceback, nothing in the output folder."""
+
+    def run(arguments: list[str | Path]) -> str:
+        capfd.readouterr()
+        assert main([str(each) for each in arguments]) == 1
+        printed, err = capfd.readouterr()
+        assert printed == ""
+        (line,) = err.splitlines()
+        assert line.startswith("medsam-slicer: error: ")
+        assert list(out.iterdir()) == []
+        return line
+
+    return run
+
+
+def refusal(error_of: Callable[..., str], volume: Path, out: Path, *more: str | Path) -> str:
+    targets = ("--output", out / "o.seg.nrrd", "--snapshot", out / "o.png", "--json", out / "o.json")
+    return error_of(["segment", "--volume", volume, *targets, *more])
+
+
+# What comes out
+
+
+def test_boxes_become_named_segments_of_exactly_their_voxels_at_their_place(predictor, ct_file, out, ijk_to_ras):
+    path = out / "organs.seg.nrrd"
+    assert segment(ct_file, path, "--box", *LIVER, *KIDNEY, "--name", "liver", "left kidney") == 0
+    labels = read_labels(path)
+    assert labels.names == {1: "liver", 2: "left kidney"}
+    write_labelmap(out / "reference.nrrd", voxels_of().astype(np.uint8), ijk_to_ras)
+    in_place = labels.resampled_to(read_labels(out / "reference.nrrd"))
+    np.testing.assert_array_equal(in_place.mask(1), voxels_of(LIVER_VOXELS))
+    np.testing.assert_array_equal(in_place.mask(2), voxels_of(KIDNEY_VOXELS))
+    assert sorted(each.name for each in out.iterdir()) == ["organs.seg.nrrd", "reference.nrrd"]
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_a_label_map_has_the_voxels_and_the_geometry_of_the_volume(predictor, ct_file, out, ijk_to_ras, ending):
+    path = out / f"labels{ending}"
+    assert segment(ct_file, path, "--box", *LIVER, "--box", *KIDNEY) == 0
+    labels = read_volume(path)
+    expected = np.zeros((10, 24, 30), np.uint8)
+    expected[LIVER_VOXELS], expected[KIDNEY_VOXELS] = 1, 2
+    np.testing.assert_array_equal(labels.voxels, expected)
+    np.testing.assert_allclose(labels.ijk_to_ras, ijk_to_ras, atol=1e-4)
+    assert [each.name for each in out.iterdir()] == [path.name]
+
+
+def test_boxes_that_overlap_stay_whole_as_segments_but_not_in_a_label_map(predictor, simple_ct_file, out, capfd):
+    boxes = ("--box", *LIVER, "10", "10", "3", "25", "20", "8")
+    over = voxels_of(np.s_[3:9, 10:21, 10:26])
+    assert segment(simple_ct_file, out / "o.seg.nrrd", *boxes) == 0
+    labels = read_labels(out / "o.seg.nrrd")
+    assert [labels.mask(label).sum() for label in (1, 2)] == [voxels_of(LIVER_VOXELS).sum(), over.sum()]
+    assert "overlaps" not in capfd.readouterr().err
+    assert segment(simple_ct_file, out / "o.nii.gz", *boxes, "--name", "liver", "lesion") == 0
+    voxels = read_volume(out / "o.nii.gz").voxels
+    np.testing.assert_array_equal(voxels == 2, over)
+    np.testing.assert_array_equal(voxels == 1, voxels_of(LIVER_VOXELS) & ~over)
+    common = (over & voxels_of(LIVER_VOXELS)).sum()
+    assert f"lesion overlaps earlier segments in {common} voxels" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("box", "voxels"),
+    [
+        (("-5", "-1", "8", "3", "40", "99"), np.s_[8:10, 0:24, 0:4]),
+        (("12", "13", "4", "12", "13", "4"), np.s_[4, 13, 12]),
+        (("29", "23", "9", "29", "23", "9"), np.s_[9, 23, 29]),
+    ],
+    ids=["clipped", "one voxel", "the last voxel"],
+)
+def test_a_box_is_clipped_to_the_volume_and_may_be_one_voxel(predictor, simple_ct_file, out, box, voxels):
+    assert segment(simple_ct_file, out / "o.nii.gz", "--box", *box) == 0
+    np.testing.assert_array_equal(read_volume(out / "o.nii.gz").voxels != 0, voxels_of(voxels))
+
+
+def save_roi(path: Path, ijk_to_ras: np.ndarray, box: tuple[str, ...]) -> Path:
+    numbers = [int(number) for number in box]
+    headless = HeadlessScene()
+    roi = headless.add_roi("R", ijk_to_ras, voxel_box_corners(numbers[:3], numbers[3:]))
+    storage = slicer.vtkMRMLMarkupsROIJsonStorageNode()
+    headless.scene.AddNode(storage)
+    storage.SetFileName(str(path))
+    assert storage.WriteData(roi)
+    return path
+
+
+def test_rois_of_slicer_are_segmented_and_named_after_their_files(predictor, ct_file, out, ijk_to_ras, tmp_path):
+    liver = save_roi(tmp_path / "liver.mrk.json", ijk_to_ras, LIVER)
+    kidney = save_roi(tmp_path / "left kidney.mrk.json", ijk_to_ras, KIDNEY)
+    assert segment(ct_file, out / "o.nii.gz", "--roi", liver, kidney) == 0
+    voxels = read_volume(out / "o.nii.gz").voxels
+    np.testing.assert_array_equal(voxels == 1, voxels_of(LIVER_VOXELS))
+    np.testing.assert_array_equal(voxels == 2, voxels_of(KIDNEY_VOXELS))
+    assert segment(ct_file, out / "o.seg.nrrd", "--roi", liver, "--roi", kidney, "--name", "Leber") == 0
+    assert read_labels(out / "o.seg.nrrd").names == {1: "Leber", 2: "left kidney"}
+
+
+def test_the_json_tells_what_was_found_and_how_fast(predictor, ct_file, out, ijk_to_ras, capfd):
+    options = ("--box", *LIVER, *KIDNEY, "--name", "liver", "--axis", "k")
+    assert segment(ct_file, out / "o.seg.nrrd", *options, "--json", out / "new" / "o.json") == 0
+    printed, err = capfd.readouterr()
+    assert printed == ""
+    report = json.loads((out / "new" / "o.json").read_text())
+    milliliters = abs(np.linalg.det(ijk_to_ras[:3, :3])) / 1000
+    assert [segment.pop("milliliters") for segment in report["segments"]] == pytest.approx(
+        [960 * milliliters, 420 * milliliters], abs=1e-3
+    )
+    assert report["seconds"] >= report["seconds_to_first_mask"] >= 0
+    del report["seconds"], report["seconds_to_first_mask"]
+    assert report == {
+        "model": "lite",
+        "device": "cpu",
+        "slices": 16,
+        "segments": [{"name": "liver", "voxels": 960}, {"name": "Segment_2", "voxels": 420}],
+    }
+    assert "liver: 960 voxels" in err
+    assert "100 % 16/16 slices" in err
+
+
+def test_with_a_dash_only_json_is_on_the_standard_output(predictor, simple_ct_file, out, capfd):
+    assert segment(simple_ct_file, out / "o.seg.nrrd", "--box", *LIVER, "--json", "-") == 0
+    assert json.loads(capfd.readouterr().out)["segments"][0]["voxels"] == 960
+
+
+def test_an_empty_result_is_said_and_is_an_empty_segment(predictor, simple_ct_file, out, monkeypatch, capfd):
+    filled = predictor.decode
+
+    def empty(embedding, boxes):
+        prediction = filled(embedding, boxes)
+        prediction.probabilities[:] = 0
+        return prediction
+
+    monkeypatch.setattr(predictor, "decode", empty)
+    assert segment(simple_ct_file, out / "o.seg.nrrd", "--box", *LIVER, "--name", "liver") == 0
+    assert "liver: the model found nothing in this box; is the window right?" in capfd.readouterr().err
+    labels = read_labels(out / "o.seg.nrrd")
+    assert labels.names == {1: "liver"}
+    assert not labels.mask(1).any()
+
+
+def test_axis_window_and_propagation_reach_the_model(predictor, simple_ct_file, a_ct, out):
+    options = ("--axis", "i", "--window", "50/300", "--propagation", "per-slice")
+    assert segment(simple_ct_file, out / "o.nii.gz", "--box", *LIVER, *options) == 0
+    assert {image.shape for image in predictor.encoded} == {(10, 24)}
+    windowed = (np.clip(a_ct[:, :, 12].astype(float), -100, a_ct.max()) + 100) / (a_ct.max() + 100) * 255
+    np.testing.assert_array_equal(predictor.encoded[0], windowed.astype(np.uint8))
+
+
+def test_a_snapshot_shows_the_result_in_the_window_that_the_model_has_seen(predictor, simple_ct_file, out):
+    brightness = {}
+    for window in ("0/400", "120/400"):
+        options = ("--window", window, "--snapshot", out / "o.png")
+        assert segment(simple_ct_file, out / "o.seg.nrrd", "--box", *LIVER, *options) == 0
+        picture = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "o.png"))).astype(int)
+        assert min(picture.shape[:2]) > 300
+        in_color = np.ptp(picture, axis=2) > 60
+        assert in_color.mean() > 0.02
+        axial = picture[:480, :480]
+        brightness[window] = np.median(axial[np.ptp(axial, axis=2) == 0])
+    assert brightness["0/400"] > brightness["120/400"] + 30
+
+
+def test_a_run_replaces_the_files_of_an_earlier_one(predictor, simple_ct_file, out):
+    for box in (KIDNEY, LIVER):
+        assert segment(simple_ct_file, out / "o.nii.gz", "--box", *box, "--json", out / "o.json") == 0
+    np.testing.assert_array_equal(read_volume(out / "o.nii.gz").voxels != 0, voxels_of(LIVER_VOXELS))
+    assert sorted(each.name for each in out.iterdir()) == ["o.json", "o.nii.gz"]
+
+
+def test_a_color_photo_can_be_segmented(predictor, out, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (24, 30, 3), dtype=np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(tmp_path / "nevus.png"))
+    assert segment(tmp_path / "nevus.png", out / "o.nii.gz", "--box", 5, 6, 0, 20, 15, 0) == 0
+    assert (read_volume(out / "o.nii.gz").voxels[0, 6:16, 5:21] == 1).all()
+    assert predictor.encoded[0].shape == (24, 30, 3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_no_numbers_do_not_stop_a_real_network(a_ct, tiny_file, out, tmp_path, value):
+    voxels = a_ct.astype(np.float32)
+    voxels[::2, 10:14, 10:14] = value
+    write_labelmap(tmp_path / "CT.nrrd", voxels, np.diag([0.8, 0.8, 3.0, 1]))
+    assert segment(tmp_path / "CT.nrrd", out / "o.seg.nrrd", "--box", *LIVER, "--model", tiny_file) == 0
+    assert read_labels(out / "o.seg.nrrd").values() == [1]
+
+
+def test_three_slices_of_a_real_kidney_are_found_in_a_real_ct(lite_weights, samples, tmp_path, out, capfd):
+    expert = read_volume(samples["example_seg.nii.gz"])
+    slices = np.zeros_like(expert.voxels)
+    slices[10:13] = expert.voxels[10:13]
+    first, last = bounding_box(slices == 3)
+    write_labelmap(tmp_path / "expert.nrrd", slices, expert.ijk_to_ras)
+    ct, path = samples["example_ct_sm.nii.gz"], out / "kidney.seg.nrrd"
+    assert segment(ct, path, "--box", *first, *last, "--name", "left kidney", "--window", "abdomen") == 0
+    evaluate = ["evaluate", "--prediction", str(path), "--reference", str(tmp_path / "expert.nrrd"), "--json", "-"]
+    capfd.readouterr()
+    assert main([*evaluate, "--label", "3", "--prediction-label", "1"]) == 0
+    (row,) = json.loads(capfd.readouterr().out)["labels"]
+    assert row["dice"] > 0.85
+    assert row["surface_dice"] > 0.85
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("none.nrrd", None, "does not exist"),
+        ("empty.nii.gz", b"", "is empty"),
+        ("page.nrrd", b"<!DOCTYPE html><html></html>", "can't be read as an image"),
+        ("notes.txt", b"liver", "can't be read as an image"),
+    ],
+)
+def test_a_file_that_is_no_volume_is_named(error_of, out, tmp_path, name, content, text):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    line = refusal(error_of, tmp_path / name, out, "--box", *LIVER)
+    assert name in line
+    assert text in line
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
+def test_a_truncated_volume_is_named(error_of, a_ct, out, tmp_path, ending):
+    path = tmp_path / f"cut{ending}"
+    write_labelmap(path, a_ct, np.eye(4))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert f"cut{ending}" in refusal(error_of, path, out, "--box", *LIVER)
+
+
+def test_a_folder_without_dicom_is_named(error_of, out, tmp_path):
+    assert "holds no DICOM series" in refusal(error_of, tmp_path, out, "--box", *LIVER)
+
+
+def test_four_dimensions_are_refused(error_of, a_ct, out, tmp_path):
+    volume = sitk.GetImageFromArray(a_ct)
+    sitk.WriteImage(sitk.JoinSeries([volume, volume, volume]), str(tmp_path / "fmri.nii.gz"))
+    assert "30 x 24 x 10 x 3" in refusal(error_of, tmp_path / "fmri.nii.gz", out, "--box", *LIVER)
+
+
+def test_a_constant_volume_is_refused(error_of, out, tmp_path):
+    write_labelmap(tmp_path / "CT.nrrd", np.full((10, 24, 30), -1000, np.int16), np.eye(4))
+    line = refusal(error_of, tmp_path / "CT.nrrd", out, "--box", *LIVER)
+    assert "All voxels of the volume have the same value, -1000" in line
+
+
+@pytest.mark.parametrize(
+    ("box", "text"),
+    [
+        (("30", "6", "2", "35", "15", "7"), "lies outside of the volume, which has 30 x 24 x 10 voxels"),
+        (("-9", "6", "2", "-1", "15", "7"), "lies outside of the volume"),
+        (("5", "6", "10", "20", "15", "12"), "lies outside of the volume"),
+        (("20", "6", "2", "5", "15", "7"), "is inverted: give the first voxel, then the last one"),
+        (("5", "6", "7", "20", "15", "2"), "is inverted"),
+        (("5", "6", "2", "20", "15"), "takes six numbers for every box, I0 J0 K0 I1 J1 K1, but 5 were given"),
+        ((*LIVER, "1"), "but 7 were given"),
+    ],
+)
+def test_a_box_that_can_not_be_is_told_with_its_numbers(error_of, simple_ct_file, out, tiny_file, box, text):
+    line = refusal(error_of, simple_ct_file, out, "--box", *box, "--model", tiny_file)
+    assert text in line
+    if len(box) == 6:
+        assert " ".join(box) in line
+
+
+def test_a_good_box_before_a_bad_one_writes_nothing(error_of, simple_ct_file, out):
+    assert "lies outside" in refusal(error_of, simple_ct_file, out, "--box", *LIVER, "99", "0", "0", "99", "9", "9")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(None, "does not exist"), ("<html>", "is not a markups file"), ('{"markups": []}', "holds nothing")],
+)
+def test_an_roi_file_that_holds_none_is_named(error_of, simple_ct_file, out, tmp_path, content, text):
+    path = tmp_path / "R.mrk.json"
+    if content is not None:
+        path.write_text(content)
+    assert text in refusal(error_of, simple_ct_file, out, "--roi", path)
+
+
+def test_an_roi_beside_the_volume_is_named(error_of, simple_ct_file, out, tmp_path):
+    roi = save_roi(tmp_path / "far.mrk.json", np.eye(4), ("200", "200", "200", "210", "210", "210"))
+    assert "'far' lies outside of the volume 'CT'" in refusal(error_of, simple_ct_file, out, "--roi", roi)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--window", "liver"), "The window 'liver' is unknown"),
+        (("--window", "2000/10"), "all look the same in the window 2000/10"),
+        (("--name", "a", "b"), "There are 2 names for 1 boxes"),
+        (("--model", "litemedsam"), "The model 'litemedsam' is unknown: give one of lite"),
+        (("--model", "none.pth"), "The model 'none.pth' is unknown"),
+        (("--output", "o.stl"), "must end with .seg.nrrd, or with .nii.gz"),
+        (("--snapshot", "o.jpg"), "must end with .png"),
+    ],
+)
+def test_an_option_that_can_not_be_is_told_with_the_choices(error_of, simple_ct_file, out, options, text):
+    assert text in refusal(error_of, simple_ct_file, out, "--box", *LIVER, *options)
+
+
+def test_weights_of_another_network_and_a_web_page_are_told(error_of, simple_ct_file, out, tmp_path):
+    other, page = tmp_path / "resnet.pth", tmp_path / "medsam_vit_b.pth"
+    torch.save(torch.nn.Linear(3, 4).state_dict(), other)
+    page.write_text("<!DOCTYPE html><html>Google Drive can't scan this file</html>")
+    assert "resnet.pth is a state dict of another model" in refusal(
+        error_of, simple_ct_file, out, "--box", *LIVER, "--model", other
+    )
+    assert "is an HTML page" in refusal(error_of, simple_ct_file, out, "--box", *LIVER, "--model", page)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, on a computer without network."""
+
+    def no_network(*args: object, **options: object) -> None:
+        raise AssertionError("The command tried to reach the network.")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setenv("MEDSAM_SLICER_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_without_weights_and_network_the_way_to_get_them_is_told(error_of, home, simple_ct_file, out):
+    line = refusal(error_of, simple_ct_file, out, "--box", *LIVER)
+    assert "'lite' (LiteMedSAM) are absent" in line
+    assert "medsam-slicer models fetch lite" in line
+
+
+def test_damaged_weights_are_refused(error_of, home, simple_ct_file, out, lite_weights):
+    damaged = home / "weights" / lite_weights.name
+    damaged.parent.mkdir(parents=True)
+    with damaged.open("wb") as file:
+        file.truncate(lite_weights.stat().st_size)
+    line = refusal(error_of, simple_ct_file, out, "--box", *LIVER)
+    assert "'lite' (LiteMedSAM) are damaged" in line
+    assert "medsam-slicer models fetch lite" in line
+
+
+def test_a_folder_that_is_a_file_is_refused_before_the_model_is_loaded(error_of, home, simple_ct_file, out):
+    line = error_of(["segment", "--volume", simple_ct_file, "--box", *LIVER, "--output", simple_ct_file / "o.seg.nrrd"])
+    assert f"The output folder {simple_ct_file} can't be written to (Not a directory)" in line
+
+
+def test_an_output_that_is_a_folder_is_refused_before_the_model_is_loaded(error_of, home, simple_ct_file, tmp_path):
+    (tmp_path / "results.nrrd").mkdir()
+    line = error_of(["segment", "--volume", simple_ct_file, "--box", *LIVER, "--output", tmp_path / "results.nrrd"])
+    assert "results.nrrd is a folder: give the path of a file" in line
+
+
+def test_a_read_only_folder_is_refused_before_the_model_is_loaded(error_of, home, simple_ct_file, out, monkeypatch):
+    def refuse(*, dir: Path) -> None:
+        assert dir == out
+        raise OSError(errno.EROFS, "Read-only file system", str(dir / "tmp"))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    line = error_of(["segment", "--volume", simple_ct_file, "--box", *LIVER, "--output", out / "o.seg.nrrd"])
+    assert f"The output folder {out} can't be written to (Read-only file system): give another one" in line
+
+
+def test_a_command_that_fails_makes_no_folder(error_of, home, simple_ct_file, tmp_path):
+    error_of(["segment", "--volume", simple_ct_file, "--box", *LIVER, "--output", tmp_path / "new" / "o.seg.nrrd"])
+    assert not (tmp_path / "new").exists()
+
+
+FULL_DISK = """
+import resource, sys
+from box_predictor import BoxPredictor
+from MedSAMSlicerLib import loading
+from MedSAMSlicerLib.cli.main import main
+
+predictor = BoxPredictor()
+predictor.device = "cpu"
+loading.load_predictor = lambda model, device: predictor
+resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("ending", [".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha"])
+def test_a_full_disk_leaves_nothing_and_keeps_the_older_file(simple_ct_file, out, ending):
+    path = out / f"o{ending}"
+    path.write_text("older")
+    # Many boxes make any of the files longer than what the disk still takes.
+    boxes = [str(number) for n in range(40) for number in (n % 20, n % 17, n % 7, n % 20 + 9, n % 17 + 5, n % 7 + 2)]
+    options = ("--volume", simple_ct_file, "--output", path, "--box", *boxes)
+    # Without -B, Python would cut its own compiled files off too, and keep them so.
+    command = [sys.executable, "-B", "-c", FULL_DISK, "segment", *options]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("medsam-slicer: error: ")
+    assert path.name in last
+    assert list(out.iterdir()) == [path]
+    assert path.read_text() == "older"
+
+
+def test_debug_shows_where_an_error_comes_from(simple_ct_file, out, capfd):
+    arguments = ["segment", "--volume", str(out / "none.nrrd"), "--box", *LIVER, "--output", str(out / "o.seg.nrrd")]
+    assert main(["--debug", *arguments]) == 1
+    err = capfd.readouterr().err
+    assert err.startswith("Traceback (most recent call last):")
+    assert "read_volume" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--box", *LIVER, "--roi", "R.mrk.json"],
+        ["--box", *LIVER[:5], "seven"],
+        ["--box", *LIVER, "--axis", "x"],
+        ["--box", *LIVER, "--propagation", "video"],
+        ["--box", *LIVER, "--device", "tpu"],
+        ["--box"],
+    ],
+    ids=["neither box nor ROI", "box and ROI", "no number", "axis", "propagation", "device", "box without numbers"],
+)
+def test_wrong_usage_has_its_own_exit_code_and_shows_the_usage(simple_ct_file, out, capfd, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        segment(simple_ct_file, out / "o.seg.nrrd", *arguments)
+    assert stopped.value.code == 2
+    assert capfd.readouterr().err.startswith("usage: medsam-slicer segment")
+    assert list(out.iterdir()) == []
+
+
+SLOW_MODEL = """
+import sys, time
+from box_predictor import BoxPredictor
+from MedSAMSlicerLib import loading
+from MedSAMSlicerLib.cli.main import main
+
+class SlowPredictor(BoxPredictor):
+    device = "cpu"
+    def encode(self, image):
+        if len(self.encoded) == 2:
+            print("encoding", flush=True)
+            time.sleep(60)
+        return super().encode(image)
+
+loading.load_predictor = lambda model, device: SlowPredictor()
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_in_the_middle_leaves_no_file_and_keeps_the_older_one(simple_ct_file, out):
+    older = out / "o.seg.nrrd"
+    older.write_text("older")
+    files = ("--volume", simple_ct_file, "--output", older, "--json", out / "o.json", "--snapshot", out / "o.png")
+    command = [sys.executable, "-c", SLOW_MODEL, "segment", *files, "--box", *LIVER]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "encoding\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "medsam-slicer: interrupted; no file is half-written"
+    assert "Traceback" not in err
+    assert list(out.iterdir()) == [older]
+    assert older.read_text() == "older"
+
+
+def test_the_program_itself_prints_one_line_and_nothing_of_itk_or_vtk(a_ct, out, tmp_path):
+    path = tmp_path / "cut.nii.gz"
+    write_labelmap(path, a_ct, np.eye(4))
+    path.write_bytes(path.read_bytes()[:-100])
+    for volume in (path, tmp_path / "none.nrrd"):
+        options = ("--volume", volume, "--box", *LIVER, "--output", out / "o.nrrd")
+        command = [sys.executable, "-m", "MedSAMSlicerLib", "segment", *options]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"medsam-slicer: error: {volume}")
+        assert list(out.iterdir()) == []
