@@ -59,6 +59,17 @@ def test_an_mri_is_scaled_between_the_percentiles_of_its_voxels_above_0():
     np.testing.assert_array_equal(resolve_window("mr", voxels).apply(voxels), pre_ct_mr(voxels, None))
 
 
+def test_fractional_values_are_scaled_in_double_precision_as_the_training_data_were():
+    voxels = np.random.default_rng(8).gamma(2.0, 150.0, (20, 150, 150)).astype(np.float32)
+    found = resolve_window("mr", voxels)
+    clipped = np.clip(voxels.astype(np.float64), found.lower, found.upper)
+    expected = np.uint8((clipped - found.lower) / (found.upper - found.lower) * 255.0)
+    np.testing.assert_array_equal(found.apply(voxels), expected)
+    lower, upper = np.float32(found.lower), np.float32(found.upper)
+    rounded = ((np.clip(voxels, lower, upper) - lower) / (upper - lower) * np.float32(255)).astype(np.uint8)
+    assert (rounded != expected).any(), "the values must tell single from double precision"
+
+
 def test_a_ct_that_does_not_fill_the_window_is_stretched_as_the_training_data_were():
     voxels = np.random.default_rng(2).integers(-100, 201, (4, 20, 20)).astype(np.int16)
     np.testing.assert_array_equal(resolve_window("abdomen", voxels).apply(voxels), pre_ct_mr(voxels, (40, 400)))

@@ -145,8 +145,8 @@ def test_labels_move_to_another_grid_by_place_and_keep_their_values(tmp_path):
     labels = read_labels(write(tmp_path / "fine.nrrd", fine))
     coarse = sitk.GetImageFromArray(np.ones((4, 4, 4), np.uint8))
     coarse.SetSpacing((1.0, 1.5, 6.0))
-    # Voxel centers of the coarse grid lie a quarter of a coarse voxel behind those of the fine one; one row is outside.
-    coarse.SetOrigin((0.25 - 1.0, 0.375, 1.5))
+    # Every coarse voxel lies around 2 x 2 x 2 fine ones, but its center is nearer to one of them; one row is outside.
+    coarse.SetOrigin((0.25 - 1.0 + 0.4, 0.375 + 0.6, 1.5))
     sitk.WriteImage(coarse, str(tmp_path / "coarse.nrrd"))
     moved = labels.resampled_to(read_labels(tmp_path / "coarse.nrrd"))
     expected = np.zeros((4, 4, 4), np.uint8)

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import MedSAMSlicerLib
+from MedSAMSlicerLib import loading
 from MedSAMSlicerLib.cli import evaluate
 from MedSAMSlicerLib.cli.main import main
+from MedSAMSlicerLib.volume.files import write_labelmap
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(MedSAMSlicerLib.__file__).parents[1])}
+# The library and the stand-ins for tests; buffered, as a user's Python is.
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": f"{Path(MedSAMSlicerLib.__file__).parents[1]}:{Path(__file__).parents[1]}",
+    "PYTHONUNBUFFERED": "",
+}
 EVALUATE = ["evaluate", "--prediction", "a.nrrd", "--reference", "b.nrrd"]
+LIVER = ("5", "6", "2", "20", "15", "7")
+
+
+@pytest.fixture
+def simple_ct_file(a_ct: np.ndarray, tmp_path: Path) -> Path:
+    path = tmp_path / "CT.nrrd"
+    write_labelmap(path, a_ct, np.diag([0.8, 0.8, 3.0, 1]))
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The output folder."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
 
 
 def program(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -119,3 +145,159 @@ def test_output_that_finds_no_room_is_an_error_in_one_line():
     (line,) = result.stderr.splitlines()
     assert line.startswith("medsam-slicer: error: ")
     assert "No space left on device" in line
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], simple_ct_file: Path):
+    """Ask for an output that can't be, and return the one line of the error; a model must not have been loaded."""
+
+    def load(*args: object) -> None:
+        raise AssertionError("The model was loaded.")
+
+    def ask(output: Path) -> str:
+        assert main(["segment", "--volume", str(simple_ct_file), "--box", *LIVER, "--output", str(output)]) == 1
+        (line,) = capfd.readouterr().err.splitlines()
+        return line
+
+    monkeypatch.setattr(loading, "load_predictor", load)
+    return ask
+
+
+def test_an_output_in_a_file_is_refused_before_the_model_is_loaded(refused, simple_ct_file):
+    line = refused(simple_ct_file / "o.seg.nrrd")
+    assert line.startswith("medsam-slicer: error: ")
+    assert f"The output folder {simple_ct_file} can't be written to (Not a directory): give another one." in line
+
+
+def test_an_output_that_is_a_folder_is_refused_before_the_model_is_loaded(refused, tmp_path):
+    (tmp_path / "results.nrrd").mkdir()
+    assert "results.nrrd is a folder: give the path of a file" in refused(tmp_path / "results.nrrd")
+
+
+def test_a_read_only_folder_is_refused_before_the_model_is_loaded(refused, out, monkeypatch):
+    def refuse(*, dir: Path) -> None:
+        assert dir == out
+        raise OSError(errno.EROFS, "Read-only file system", str(dir / "tmp"))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    line = refused(out / "o.seg.nrrd")
+    assert f"The output folder {out} can't be written to (Read-only file system): give another one" in line
+
+
+def test_a_command_that_fails_makes_no_folder(simple_ct_file, tmp_path):
+    arguments = ["segment", "--volume", str(simple_ct_file), "--box", "99", "0", "0", "99", "9", "9"]
+    assert main([*arguments, "--output", str(tmp_path / "new" / "o.seg.nrrd")]) == 1
+    assert not (tmp_path / "new").exists()
+
+
+FULL_DISK = """
+import resource, sys
+from box_predictor import BoxPredictor
+from MedSAMSlicerLib import loading
+from MedSAMSlicerLib.cli.main import main
+
+predictor = BoxPredictor()
+predictor.device = "cpu"
+loading.load_predictor = lambda model, device: predictor
+resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("ending", [".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha"])
+def test_a_full_disk_leaves_nothing_and_keeps_the_older_file(simple_ct_file, out, ending):
+    path = out / f"o{ending}"
+    path.write_text("older")
+    # Many boxes make any of the files longer than what the disk still takes.
+    boxes = [str(number) for n in range(40) for number in (n % 20, n % 17, n % 7, n % 20 + 9, n % 17 + 5, n % 7 + 2)]
+    options = ("--volume", simple_ct_file, "--output", path, "--box", *boxes)
+    # Without -B, Python would cut its own compiled files off too, and keep them so.
+    command = [sys.executable, "-B", "-c", FULL_DISK, "segment", *options]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("medsam-slicer: error: ")
+    assert path.name in last
+    assert list(out.iterdir()) == [path]
+    assert path.read_text() == "older"
+
+
+def test_debug_shows_where_an_error_comes_from(simple_ct_file, out, capfd):
+    arguments = ["segment", "--volume", str(out / "none.nrrd"), "--box", *LIVER, "--output", str(out / "o.seg.nrrd")]
+    assert main(["--debug", *arguments]) == 1
+    err = capfd.readouterr().err
+    assert err.startswith("Traceback (most recent call last):")
+    assert "read_volume" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--box", *LIVER, "--roi", "R.mrk.json"],
+        ["--box", *LIVER[:5], "seven"],
+        ["--box", *LIVER, "--axis", "x"],
+        ["--box", *LIVER, "--propagation", "video"],
+        ["--box", *LIVER, "--device", "tpu"],
+        ["--box"],
+    ],
+    ids=["neither box nor ROI", "box and ROI", "no number", "axis", "propagation", "device", "box without numbers"],
+)
+def test_wrong_usage_has_its_own_exit_code_and_shows_the_usage(simple_ct_file, out, capfd, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(["segment", "--volume", str(simple_ct_file), "--output", str(out / "o.seg.nrrd"), *arguments])
+    assert stopped.value.code == 2
+    assert capfd.readouterr().err.startswith("usage: medsam-slicer segment")
+    assert list(out.iterdir()) == []
+
+
+SLOW_MODEL = """
+import sys, time
+from box_predictor import BoxPredictor
+from MedSAMSlicerLib import loading
+from MedSAMSlicerLib.cli.main import main
+
+class SlowPredictor(BoxPredictor):
+    device = "cpu"
+    def encode(self, image):
+        if len(self.encoded) == 2:
+            print("encoding", flush=True)
+            time.sleep(60)
+        return super().encode(image)
+
+loading.load_predictor = lambda model, device: SlowPredictor()
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_in_the_middle_leaves_no_file_and_keeps_the_older_one(simple_ct_file, out):
+    older = out / "o.seg.nrrd"
+    older.write_text("older")
+    files = ("--volume", simple_ct_file, "--output", older, "--json", out / "o.json", "--snapshot", out / "o.png")
+    command = [sys.executable, "-c", SLOW_MODEL, "segment", *files, "--box", *LIVER]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "encoding\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "medsam-slicer: interrupted; no file is half-written"
+    assert "Traceback" not in err
+    assert list(out.iterdir()) == [older]
+    assert older.read_text() == "older"
+
+
+def test_the_program_itself_prints_one_line_and_nothing_of_itk_or_vtk(a_ct, out, tmp_path):
+    path = tmp_path / "cut.nii.gz"
+    write_labelmap(path, a_ct, np.eye(4))
+    path.write_bytes(path.read_bytes()[:-100])
+    for volume in (path, tmp_path / "none.nrrd"):
+        options = ("--volume", volume, "--box", *LIVER, "--output", out / "o.nrrd")
+        command = [sys.executable, "-m", "MedSAMSlicerLib", "segment", *options]
+        result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert result.returncode == 1
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"medsam-slicer: error: {volume}")
+        assert list(out.iterdir()) == []

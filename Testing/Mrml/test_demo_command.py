@@ -1,4 +1,4 @@
-"""The command `demo`, run once on real weights and images, and its question before a download."""
+"""Commands on real weights and images: `demo`, run once, and its question before a download; `segment`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import SimpleITK as sitk
 
 import MedSAMSlicerLib
 from MedSAMSlicerLib.cli.main import main
+from MedSAMSlicerLib.volume.files import read_volume, write_labelmap
+from MedSAMSlicerLib.volume.geometry import bounding_box
 from MedSAMSlicerLib.volume.labels import read_labels
 from MedSAMSlicerLib.volume.metrics import agreement
 
@@ -135,3 +137,20 @@ def test_an_output_that_is_a_file_is_told_in_one_line(lite_weights, samples, tmp
     (tmp_path / "results").touch()
     assert main(["demo", "--output", str(tmp_path / "results")]) == 1
     assert capsys.readouterr().err == f"medsam-slicer: error: {tmp_path / 'results'}: File exists\n"
+
+
+def test_three_slices_of_a_real_kidney_are_found_in_a_real_ct(lite_weights, samples, tmp_path, capfd):
+    expert = read_volume(samples["example_seg.nii.gz"])
+    slices = np.zeros_like(expert.voxels)
+    slices[10:13] = expert.voxels[10:13]
+    first, last = bounding_box(slices == 3)
+    write_labelmap(tmp_path / "expert.nrrd", slices, expert.ijk_to_ras)
+    ct, path = str(samples["example_ct_sm.nii.gz"]), str(tmp_path / "kidney.seg.nrrd")
+    box = [str(number) for number in (*first, *last)]
+    assert main(["segment", "--volume", ct, "--output", path, "--box", *box, "--window", "abdomen"]) == 0
+    evaluate = ["evaluate", "--prediction", path, "--reference", str(tmp_path / "expert.nrrd"), "--json", "-"]
+    capfd.readouterr()
+    assert main([*evaluate, "--label", "3", "--prediction-label", "1"]) == 0
+    (row,) = json.loads(capfd.readouterr().out)["labels"]
+    assert row["dice"] > 0.85
+    assert row["surface_dice"] > 0.85

@@ -102,10 +102,14 @@ def test_an_roi_around_voxels_lies_around_them_in_the_world(headless, ijk_to_ras
 def test_an_roi_that_slicer_saved_comes_back_named_after_its_file(headless, ijk_to_ras, tmp_path):
     saved = headless.add_roi("R", ijk_to_ras, voxel_box_corners(FIRST, LAST))
     path = save(saved, slicer.vtkMRMLMarkupsROIJsonStorageNode(), tmp_path / "left kidney.mrk.json")
+    # A newer Slicer may store the node's name.
+    content = json.loads(path.read_text())
+    content["markups"][0]["name"] = "R"
+    path.write_text(json.dumps(content))
     roi = HeadlessScene().load_roi(path)
     assert roi.GetName() == "left kidney"
     np.testing.assert_allclose(world_corners(roi), world_corners(saved), atol=1e-4)
-    lps = sorted(json.loads(path.read_text())["markups"][0]["center"])
+    lps = sorted(content["markups"][0]["center"])
     assert lps == pytest.approx(sorted(np.array(saved.GetCenter()) * [-1, -1, 1]), abs=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -20,6 +21,7 @@ from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, numpy_from_matrix
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
 from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.geometry import transform_points, voxel_box_corners
+from MedSAMSlicerLib.volume.propagation import PROPAGATIONS, segment_each_slice
 
 FIRST, LAST = (5, 6, 2), (20, 15, 7)
 
@@ -244,6 +246,24 @@ def test_undo_of_a_replaced_segment_brings_its_old_voxels_back(
     assert segment_mask(segmentation, segment_id, volume_node).sum() == 9 * 6 * 5
     assert session.undo(segmentation)
     np.testing.assert_array_equal(segment_mask(segmentation, segment_id, volume_node), expected_mask(volume_node))
+
+
+def test_a_slice_that_a_propagation_gives_again_replaces_the_earlier_one(
+    session, volume_node, roi, segmentation, monkeypatch
+):
+    def second_thoughts(stack, boxes, predictor, cache):
+        results = list(segment_each_slice(stack, boxes, predictor, cache))
+        yield from results
+        yield dataclasses.replace(results[1], mask=np.zeros_like(results[1].mask))
+
+    monkeypatch.setitem(PROPAGATIONS, "second thoughts", second_thoughts)
+    steps = list(session.segment_by_slice(volume_node, roi, segmentation, axis="k", propagation="second thoughts"))
+    expected = expected_mask(volume_node)
+    expected[steps[-1].result.index] = False
+    np.testing.assert_array_equal(segment_mask(segmentation, steps[0].segment_id, volume_node), expected)
+    assert [step.done for step in steps] == [1, 2, 3, 4, 5, 6, 6]
+    assert session.undo(segmentation)
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 0
 
 
 def test_a_caller_who_stops_keeps_the_slices_that_are_done(session, volume_node, roi, segmentation):

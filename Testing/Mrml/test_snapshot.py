@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -130,3 +133,31 @@ def test_a_png_file_holds_exactly_the_picture(tmp_path):
     image = sitk.ReadImage(str(tmp_path / "new" / "p.png"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), picture)
     assert [each.name for each in (tmp_path / "new").iterdir()] == ["p.png"]
+
+
+def test_a_second_picture_of_a_scene_is_like_the_first(headless, a_body):
+    volume = headless.add_volume(Volume(a_body, AXIAL, "body"))
+    segmentation = segmented(headless, volume, RIGHT_FRONT)
+    first, second = (draw_four_up(headless, volume, segmentation, size=SIZE) for _ in range(2))
+    np.testing.assert_array_equal(second, first)
+
+
+def test_a_picture_that_finds_no_room_keeps_the_older_one(tmp_path):
+    write_png(tmp_path / "a.png", np.full((4, 4, 3), 200, dtype=np.uint8))
+    before = (tmp_path / "a.png").read_bytes()
+    # VTK writes what fits and returns normally, as on a full disk.
+    code = f"""
+import resource, signal, sys
+sys.path[:0] = {sys.path}
+import numpy as np
+from pathlib import Path
+from MedSAMSlicerLib.headless.snapshot import write_png
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+write_png(Path({str(tmp_path / "a.png")!r}), np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "a.png could not be written" in run.stderr.splitlines()[-1]
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]

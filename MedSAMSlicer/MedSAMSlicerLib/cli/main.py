@@ -27,15 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         code = int(args.run(args))
-        # Else what is still buffered fails only at exit, outside of our error handling.
-        sys.stdout.flush()
+        _flush_output()
         return code
     except KeyboardInterrupt:
         print("\nmedsam-slicer: interrupted; no file is half-written", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (head, less) has left: that is no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return EXIT_ERROR
     except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
         if args.debug:
@@ -43,6 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(f"medsam-slicer: error: {_one_line(error)}", file=sys.stderr)
         return EXIT_ERROR
+
+
+def _flush_output() -> None:
+    """Write what is still buffered: at exit a failure would escape our error handling."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+        raise
+
+
+def _discard_output() -> None:
+    """Keep what can't be written from failing once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: BaseException) -> str:

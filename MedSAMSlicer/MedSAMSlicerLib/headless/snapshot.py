@@ -92,6 +92,10 @@ def write_png(path: Path, picture: np.ndarray) -> None:
         writer.SetFileName(str(temporary))
         writer.SetInputData(image)
         writer.Write()
+        # VTK only says so: a picture that is cut off must not take the place of an older one.
+        if writer.GetErrorCode():
+            reason = vtk.vtkErrorCode.GetStringFromErrorCode(writer.GetErrorCode())
+            raise OSError(f"{path} could not be written ({reason}): is the disk full?")
 
 
 def _color_rois(

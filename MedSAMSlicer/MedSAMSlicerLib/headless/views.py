@@ -68,12 +68,16 @@ class _View:
         width, height, _ = image.GetDimensions()
         return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1)[::-1, :, :3].copy()
 
-    def _close(self, logic: vtk.vtkObject, logics: vtk.vtkCollection) -> None:
+    def _close(self, logic: vtk.vtkObject, logics: vtk.vtkCollection, nodes: tuple[slicer.vtkMRMLNode, ...]) -> None:
+        scene = logic.GetMRMLScene()
         logic.RemoveAllObservers()
         self._managers.SetMRMLDisplayableNode(None)
         self._style.SetInteractor(None)
         logic.SetMRMLScene(None)
         logics.RemoveItem(logic)
+        # Else the next view of this name would find them and show nothing.
+        for node in nodes:
+            scene.RemoveNode(node)
         self.window.Finalize()
 
 
@@ -125,7 +129,8 @@ class SliceView(_View):
 
     def close(self) -> None:
         """Release the window and leave the scene."""
-        self._close(self.logic, self._application_logic.GetSliceLogics())
+        nodes = (self.node, self.logic.GetSliceCompositeNode())
+        self._close(self.logic, self._application_logic.GetSliceLogics(), nodes)
 
     def _connect_image(self, *_: object) -> None:
         connection = self.logic.GetImageDataConnection()
@@ -181,4 +186,4 @@ class ThreeDView(_View):
 
     def close(self) -> None:
         """Release the window and leave the scene."""
-        self._close(self.logic, self._application_logic.GetViewLogics())
+        self._close(self.logic, self._application_logic.GetViewLogics(), (self.node,))

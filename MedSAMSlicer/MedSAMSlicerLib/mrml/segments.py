@@ -96,6 +96,10 @@ class SegmentWriter:
         ):
             raise RuntimeError(f"Slicer could not write to the segment {self._segment_id!r}; see its error log.")
 
+    def clear(self) -> None:
+        """Empty the segment."""
+        clear_segment(self._segmentation, self._segment_id)
+
     def _fits(self, image: slicer.vtkOrientedImageData | None) -> bool:
         return image is not None and slicer.vtkOrientedImageDataResample.DoGeometriesMatch(image, self._lattice)
 

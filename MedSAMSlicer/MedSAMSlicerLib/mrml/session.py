@@ -14,8 +14,9 @@ from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, clear_segm
 from MedSAMSlicerLib.mrml.volumes import voxels
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import slice_of
-from MedSAMSlicerLib.volume.propagation import Predictor, SliceMask, propagation_named
+from MedSAMSlicerLib.volume.propagation import propagation_named
 from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.steps import Predictor, SliceMask
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,12 @@ class SegmentationSession:
             if segmentation.GetDisplayNode() is None:
                 segmentation.CreateDefaultDisplayNodes()
             pending = _PendingSlices(stack, SegmentWriter(segmentation, segment_id, volume))
+            done: set[int] = set()
             try:
-                for done, result in enumerate(propagate(stack, boxes, self.predictor, self.cache), start=1):
+                for result in propagate(stack, boxes, self.predictor, self.cache):
                     pending.add(result)
-                    yield Step(segment_id, done, len(boxes), result)
+                    done.add(result.index)
+                    yield Step(segment_id, len(done), len(boxes), result)
             finally:
                 pending.write()
         except Exception:
@@ -148,18 +151,24 @@ class _PendingSlices:
     def __init__(self, stack: SliceStack, writer: SegmentWriter) -> None:
         self._stack = stack
         self._writer = writer
-        self._slices: dict[int, np.ndarray] = {}
+        self._pending: dict[int, np.ndarray] = {}
+        self._written: dict[int, np.ndarray] = {}
         self._next_write = 0.0
 
     def add(self, result: SliceMask) -> None:
-        self._slices[result.index] = result.mask
+        """Take a slice; one that came before is replaced."""
+        self._pending[result.index] = result.mask
         if time.monotonic() >= self._next_write:
             self.write()
 
     def write(self) -> None:
         """Write all pending slices, each run of neighbors at once."""
         start = time.monotonic()
-        indices = sorted(self._slices)
+        if self._pending.keys() & self._written.keys():
+            # A segment can only grow here; to take voxels away it is emptied and written again.
+            self._writer.clear()
+            self._pending = self._written | self._pending
+        indices = sorted(self._pending)
         while indices:
             run = [index for count, index in enumerate(indices) if index == indices[0] + count]
             shape = list(self._stack.voxels.shape[:3])
@@ -168,9 +177,10 @@ class _PendingSlices:
             first = [0, 0, 0]
             first[self._stack.axis] = run[0]
             for count, index in enumerate(run):
-                slice_of(block, self._stack.axis, count)[:] = self._slices[index]
+                slice_of(block, self._stack.axis, count)[:] = self._pending[index]
             self._writer.add(block, (first[0], first[1], first[2]))
             indices = indices[len(run) :]
-        self._slices.clear()
+        self._written |= self._pending
+        self._pending = {}
         end = time.monotonic()
         self._next_write = end + (end - start) / self._SHARE

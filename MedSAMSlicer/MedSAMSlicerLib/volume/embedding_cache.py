@@ -47,9 +47,7 @@ class EmbeddingCache:
 
     def embedding(self, encoder: Encoder, image: np.ndarray) -> Embedding:
         """Return the embedding of a slice, encoding it only if it isn't there yet."""
-        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=20)
-        digest.update(f"{image.shape} {image.dtype} {encoder.key}".encode())
-        key = digest.digest()
+        key = self.key(encoder, image)
         if key in self._embeddings:
             self._embeddings.move_to_end(key)
             return self._embeddings[key]
@@ -61,6 +59,13 @@ class EmbeddingCache:
                 _, oldest = self._embeddings.popitem(last=False)
                 self.nbytes -= oldest.nbytes
         return embedding
+
+    @staticmethod
+    def key(encoder: Encoder, image: np.ndarray) -> bytes:
+        """Digest what the encoder sees, and who sees it: 20 bytes."""
+        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=20)
+        digest.update(f"{image.shape} {image.dtype} {encoder.key}".encode())
+        return digest.digest()
 
     def clear(self) -> None:
         """Forget all embeddings."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from MedSAMSlicerLib.volume.geometry import AXES, choose_axis, slice_of
+from MedSAMSlicerLib.volume.geometry import AXES, choose_axis, plane_axes, slice_of
 from MedSAMSlicerLib.volume.intensity import IntensityRange, resolve_window
 
 
@@ -41,6 +41,12 @@ class SliceStack:
 
     def __len__(self) -> int:
         return self.dimensions[self.axis]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return a slice's (rows, columns)."""
+        x_axis, y_axis = plane_axes(self.axis)
+        return self.dimensions[y_axis], self.dimensions[x_axis]
 
     def image(self, index: int) -> np.ndarray:
         """Window one slice: uint8 (rows, columns) or (rows, columns, 3), a new array."""

@@ -1,0 +1,64 @@
+"""What a propagation works with and what it gives: a predictor, boxes, and one mask after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.geometry import slice_of
+from MedSAMSlicerLib.volume.stack import SliceStack
+
+
+class Predictor(Protocol):
+    """One slice in, masks out: what a propagation needs of `inference.predictor.Predictor`."""
+
+    @property
+    def key(self) -> str:
+        """Identify the weights and their preprocessing."""
+
+    def encode(self, image: np.ndarray) -> Any:
+        """Embed a slice, uint8 (rows, columns) or (rows, columns, 3)."""
+
+    def decode(self, embedding: Any, boxes: list[Box]) -> Any:
+        """Predict one mask per box: ``.probabilities`` (N, rows, columns) in [0, 1] and ``.iou`` (N,)."""
+
+    def box_around(self, mask: np.ndarray) -> Box | None:
+        """Find the box with which a mask prompts its neighbor; None for an empty mask."""
+
+
+@dataclass(frozen=True)
+class SliceMask:
+    """The mask of one slice, bool (rows, columns), the box that made it and the model's own estimate of its IoU."""
+
+    index: int
+    mask: np.ndarray
+    box: Box
+    iou: float
+
+
+Boxes = Mapping[int, Box]
+
+
+def middle_out(boxes: Boxes) -> Iterator[tuple[int, int | None]]:
+    """Order the slices from the first to the last that has a box: the middle one, upward, then downward.
+
+    :return: pairs of a slice and the neighbor that was done before it, None for the middle slice.
+    """
+    if boxes:
+        first, last = min(boxes), max(boxes)
+        middle = int((last - first) / 2 + first)
+        yield middle, None
+        yield from ((index, index - 1) for index in range(middle + 1, last + 1))
+        yield from ((index, index + 1) for index in range(middle - 1, first - 1, -1))
+
+
+def collect(results: Iterable[SliceMask], stack: SliceStack) -> np.ndarray:
+    """Put slice masks together to a bool volume (K, J, I)."""
+    volume = np.zeros(stack.voxels.shape[:3], dtype=bool)
+    for result in results:
+        slice_of(volume, stack.axis, result.index)[:] = result.mask
+    return volume
