@@ -80,7 +80,7 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         device="auto",
         axis="auto",
         window="auto",
-        propagation="reference",
+        propagation="path",
         progress=None,
     ):
         """Segment what an ROI holds in a volume, and return the ID of the segment.
@@ -93,7 +93,7 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         :param device: "auto", "cuda", "mps" or "cpu".
         :param axis: direction of the slices, "auto", "i", "j" or "k".
         :param window: "auto", "abdomen", "lung", "brain", "mediastinum", "bone", "mr", "full" or "LEVEL/WIDTH".
-        :param propagation: "reference" or "per-slice".
+        :param propagation: "path", "reference" (LiteMedSAM's official one) or "per-slice".
         :param progress: called after every slice with (done, total); it stops the segmentation by returning False,
             which keeps the slices that are done.
         :raises ValueError: if a node is missing or unsuitable, or an option is unknown; nothing is changed then.

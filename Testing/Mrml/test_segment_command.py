@@ -224,8 +224,8 @@ def test_axis_window_and_propagation_reach_the_model(predictor, simple_ct_file, 
     assert segment(simple_ct_file, out / "o.nii.gz", "--box", *LIVER, *options) == 0
     assert {image.shape for image in predictor.encoded} == {(10, 24)}
     windowed = (np.clip(a_ct[:, :, 11].astype(float), -100, a_ct.max()) + 100) / (a_ct.max() + 100) * 255
-    # Slice by slice from the middle, 12, to both sides: 11 is the third.
-    np.testing.assert_array_equal(predictor.encoded[2], windowed.astype(np.uint8))
+    # From the middle, 12, to the last one, 20, then down from 11.
+    np.testing.assert_array_equal(predictor.encoded[9], windowed.astype(np.uint8))
 
 
 def test_a_snapshot_shows_the_result_in_the_window_that_the_model_has_seen(predictor, simple_ct_file, out):

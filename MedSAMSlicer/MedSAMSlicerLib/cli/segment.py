@@ -47,7 +47,7 @@ def add_parser(subparsers: _Subparsers) -> None:
     )
     parser.add_argument("--window", default="auto", help=WINDOW_HELP)
     parser.add_argument("--axis", default="auto", choices=("auto", "i", "j", "k"), help="direction of the slices")
-    parser.add_argument("--propagation", default="reference", choices=tuple(PROPAGATIONS))
+    parser.add_argument("--propagation", default="path", choices=tuple(PROPAGATIONS))
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     parser.add_argument("--output", type=Path, required=True, help="OUT.seg.nrrd, or a label map OUT.nii.gz")
     parser.add_argument(
@@ -88,11 +88,11 @@ def run(args: argparse.Namespace) -> int:
     segment_ids = []
     with ProgressBar(total, volume.name, "slices") as bar:
         for roi in rois:
-            segment_id = ""
+            segment_id, before = "", done
             for step in session.segment_by_slice(
                 node, roi, segmentation, axis=args.axis, window=args.window, propagation=args.propagation
             ):
-                segment_id, done = step.segment_id, done + 1
+                segment_id, done = step.segment_id, before + step.done
                 first_mask = first_mask or time.monotonic() - start
                 bar.update(done)
             segment_ids.append(segment_id)

@@ -74,7 +74,7 @@ class SegmentationSession:
         *,
         axis: str = "auto",
         window: str = "auto",
-        propagation: str = "reference",
+        propagation: str = "path",
     ) -> Iterator[Step]:
         """Segment what an ROI holds, slice by slice.
 

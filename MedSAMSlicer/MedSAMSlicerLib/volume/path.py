@@ -2,8 +2,9 @@
 
 The box of a 3-D ROI fits the structure in some slices and is too large in the others, where the model then segments
 whatever fills it. A mask carried from slice to slice carries its errors along. So every slice is decoded from its
-box and from smaller ones inside of it, in one batch on one embedding, and the masks are chosen for the whole stack at
-once (Viterbi's algorithm): each should be stable, and neighbors should overlap.
+box, from smaller boxes inside of it, and from the box that the official propagation would take, in one batch on one
+embedding; and the masks are chosen for the whole stack at once (Viterbi's algorithm): each should be stable, and
+neighbors should overlap.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out
 
-# Every side of a box stays, or moves inward by this part of the box's size.
-_INSET = 0.25
+# Smaller boxes have this part of the box's width and height.
+_PART = 0.75
+_CENTRAL_PART = 0.5
 # A mask is stable if it hardly changes between these two thresholds (SAM's stability score).
 _LOW, _HIGH = 0.3, 0.7
-# What overlap counts beside stability, and the overlap below which all are equally bad. On the bench the result hardly
-# depends on them: see Testing/Benchmarks/README.md.
+# What overlap counts beside stability, the overlap below which all are equally bad, and what the official mask has in
+# advance, as it follows from its neighbor. On the bench the result hardly depends on them: Testing/Benchmarks/README.md.
 _OVERLAP_WEIGHT = 0.25
 _LEAST_OVERLAP = 0.02
+_OFFICIAL_BONUS = 0.05
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class _Candidates:
 def propagate_path(stack: SliceStack, boxes: Boxes, predictor: Predictor, cache: EmbeddingCache) -> Iterator[SliceMask]:
     """Segment every slice from several boxes and choose the masks that agree with their neighbors best.
 
+    The candidates of a slice are the masks of its own box, of the four corners and the center of this box, and of the
+    box around the neighbor's mask as in `propagation.propagate_reference`.
+
     Goes from the middle slice outward and yields the mask that agrees best with the neighbor's; at the end it yields
     again the slices in which the best path through all of them takes another mask. Masks stay inside of the boxes. Uses
     no estimate of the model's own, so that it works for models with an untrained IoU head as well.
@@ -57,6 +63,7 @@ def propagate_path(stack: SliceStack, boxes: Boxes, predictor: Predictor, cache:
     frame = _frame(boxes)
     found: dict[int, _Candidates] = {}
     chosen: dict[int, int] = {}
+    official: dict[int, np.ndarray] = {}
 
     def result(index: int) -> SliceMask:
         candidates, choice = found[index], chosen[index]
@@ -65,12 +72,22 @@ def propagate_path(stack: SliceStack, boxes: Boxes, predictor: Predictor, cache:
         return SliceMask(index, mask, candidates.boxes[choice], float(candidates.iou[choice]))
 
     for index, neighbor in middle_out(boxes):
-        candidates = _decode(stack, index, boxes[index], frame, predictor, cache)
-        score = candidates.score
+        prompts = smaller_boxes(boxes[index])
+        around = None if neighbor is None else predictor.box_around(official[neighbor])
+        # Where the official propagation takes the slice's own box its mask is a candidate already.
+        prompts += [around] if around else []
+        prediction = predictor.decode(cache.embedding(predictor, stack.image(index)), prompts)
+        official[index] = prediction.probabilities[-1 if around else 0] > 0.5
+        inside = np.zeros(stack.shape, dtype=bool)
+        inside[_pixels(boxes[index])] = True
+        probabilities = prediction.probabilities[(slice(None), *frame)] * inside[frame]
+        score = _log_stability(probabilities)
+        score[-1 if around else 0] += _OFFICIAL_BONUS
+        found[index] = _Candidates(index, prompts, probabilities > 0.5, prediction.iou, score)
         if neighbor is not None:
             near = found[neighbor].masks[chosen[neighbor]]
-            score = score + _agreement(candidates.masks, near[None])[:, 0]
-        found[index], chosen[index] = candidates, int(score.argmax())
+            score = score + _agreement(found[index].masks, near[None])[:, 0]
+        chosen[index] = int(score.argmax())
         yield result(index)
     for index, choice in _best_path([found[index] for index in sorted(found)]).items():
         if choice != chosen[index]:
@@ -78,32 +95,32 @@ def propagate_path(stack: SliceStack, boxes: Boxes, predictor: Predictor, cache:
             yield result(index)
 
 
+def smaller_boxes(box: Box) -> list[Box]:
+    """List a box, its four corners of three quarters of its width and height, and its center of half of them."""
+    boxes = [box]
+    for left, top, part in ((0, 0, _PART), (1, 0, _PART), (0, 1, _PART), (1, 1, _PART), (0.5, 0.5, _CENTRAL_PART)):
+        width, height = box.x1 - box.x0, box.y1 - box.y0
+        x0, y0 = box.x0 + left * width * (1 - part), box.y0 + top * height * (1 - part)
+        boxes.append(Box(x0, y0, x0 + width * part, y0 + height * part))
+    return boxes
+
+
 def _frame(boxes: Boxes) -> tuple[slice, slice]:
     """Find the rows and columns that hold all boxes."""
-    rows = slice(int(min(box.y0 for box in boxes.values())), int(max(box.y1 for box in boxes.values())) + 1)
-    columns = slice(int(min(box.x0 for box in boxes.values())), int(max(box.x1 for box in boxes.values())) + 1)
-    return rows, columns
+    x0, y0 = (min(getattr(box, side) for box in boxes.values()) for side in ("x0", "y0"))
+    x1, y1 = (max(getattr(box, side) for box in boxes.values()) for side in ("x1", "y1"))
+    return _pixels(Box(x0, y0, x1, y1))
 
 
-def _decode(
-    stack: SliceStack, index: int, box: Box, frame: tuple[slice, slice], predictor: Predictor, cache: EmbeddingCache
-) -> _Candidates:
-    boxes = smaller_boxes(box)
-    prediction = predictor.decode(cache.embedding(predictor, stack.image(index)), boxes)
-    inside = np.zeros(stack.shape, dtype=bool)
-    inside[int(box.y0) : int(box.y1) + 1, int(box.x0) : int(box.x1) + 1] = True
-    probabilities = prediction.probabilities[(slice(None), *frame)] * inside[frame]
+def _pixels(box: Box) -> tuple[slice, slice]:
+    """Return the rows and columns of a box."""
+    return slice(int(box.y0), int(box.y1) + 1), slice(int(box.x0), int(box.x1) + 1)
+
+
+def _log_stability(probabilities: np.ndarray) -> np.ndarray:
+    """Score masks (N, h, w) by the logarithm of the share that is certain of all that is possible, (N,)."""
     certain, possible = ((probabilities > level).sum(axis=(1, 2)) for level in (_HIGH, _LOW))
-    return _Candidates(index, boxes, probabilities > 0.5, prediction.iou, np.log((certain + 1) / (possible + 1)))
-
-
-def smaller_boxes(box: Box) -> list[Box]:
-    """List a box and the 15 boxes inside of it that have some of its sides moved inward."""
-    width, height = (box.x1 - box.x0) * _INSET, (box.y1 - box.y0) * _INSET
-    return [
-        Box(box.x0 + left * width, box.y0 + top * height, box.x1 - right * width, box.y1 - bottom * height)
-        for left, top, right, bottom in itertools.product((0, 1), repeat=4)
-    ]
+    return np.log((certain + 1) / (possible + 1))
 
 
 def _agreement(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
