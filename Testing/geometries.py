@@ -29,3 +29,6 @@ GEOMETRIES = {
     "left-handed": affine(np.diag([-1.0, -1.0, -1.0]), (1.0, 1.5, 2.5), (80.0, 90.0, -10.0)),
     "sagittal acquisition": affine(np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]), (0.9, 0.9, 5.0), (5.0, 60.0, 70.0)),
 }
+
+# First and last voxel (IJK) of the box that most tests segment, within `a_ct`.
+FIRST, LAST = (5, 6, 2), (20, 15, 7)

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import slicer
 import vtk
 
-from geometries import GEOMETRIES
+from box_predictor import BoxPredictor
+from geometries import FIRST, GEOMETRIES, LAST
 from MedSAMSlicerLib.headless.scene import HeadlessScene
+from MedSAMSlicerLib.mrml.session import SegmentationSession
 from MedSAMSlicerLib.volume.files import Volume
+from MedSAMSlicerLib.volume.geometry import voxel_box_corners
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +48,18 @@ def ijk_to_ras(request: pytest.FixtureRequest) -> np.ndarray:
 @pytest.fixture
 def volume_node(headless: HeadlessScene, a_ct: np.ndarray, ijk_to_ras: np.ndarray):
     return headless.add_volume(Volume(a_ct, ijk_to_ras, "CT"))
+
+
+@pytest.fixture
+def session(a_box_predictor: BoxPredictor) -> SegmentationSession:
+    return SegmentationSession(a_box_predictor)
+
+
+@pytest.fixture
+def roi(headless: HeadlessScene, ijk_to_ras: np.ndarray) -> slicer.vtkMRMLMarkupsROINode:
+    return headless.add_roi("lesion", ijk_to_ras, voxel_box_corners(FIRST, LAST))
+
+
+@pytest.fixture
+def segmentation(headless: HeadlessScene) -> slicer.vtkMRMLSegmentationNode:
+    return headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")

@@ -12,18 +12,14 @@ import slicer.util
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
-from box_predictor import BoxPredictor
-from geometries import affine, rotation
+from geometries import FIRST, LAST, affine, rotation
 from MedSAMSlicerLib.headless.scene import HeadlessScene
 from MedSAMSlicerLib.mrml.segments import add_segment, labelmap_of, oriented_image, segment_mask
-from MedSAMSlicerLib.mrml.session import SegmentationSession
 from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, numpy_from_matrix
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
 from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.geometry import transform_points, voxel_box_corners
 from MedSAMSlicerLib.volume.propagation import PROPAGATIONS, segment_each_slice
-
-FIRST, LAST = (5, 6, 2), (20, 15, 7)
 
 
 def expected_mask(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
@@ -47,21 +43,6 @@ def voxels_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> 
     grid = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(grid)
     return numpy_from_matrix(grid).round(9).tolist(), (np.argwhere(mask) + np.array([k0, j0, i0])).tobytes()
-
-
-@pytest.fixture
-def session(a_box_predictor: BoxPredictor) -> SegmentationSession:
-    return SegmentationSession(a_box_predictor)
-
-
-@pytest.fixture
-def roi(headless: HeadlessScene, ijk_to_ras: np.ndarray) -> slicer.vtkMRMLMarkupsROINode:
-    return headless.add_roi("lesion", ijk_to_ras, voxel_box_corners(FIRST, LAST))
-
-
-@pytest.fixture
-def segmentation(headless: HeadlessScene) -> slicer.vtkMRMLSegmentationNode:
-    return headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
 
 
 @pytest.mark.parametrize("axis", ["auto", "i", "j", "k"])
@@ -359,50 +340,6 @@ def test_a_flat_roi_segments_the_slice_it_lies_in(headless, session, volume_node
         volume_node,
     )
     assert list(np.flatnonzero(mask.any(axis=(1, 2)))) == [4]
-
-
-@pytest.mark.parametrize(
-    ("missing", "text"),
-    [("volume", "No volume is given"), ("roi", "No ROI is given"), ("segmentation", "No segmentation is given")],
-)
-def test_a_missing_node_is_named(session, volume_node, roi, segmentation, missing, text):
-    nodes = {"volume": volume_node, "roi": roi, "segmentation": segmentation} | {missing: None}
-    with pytest.raises(ValueError, match=text):
-        session.segment(*nodes.values())
-
-
-def test_a_volume_without_voxels_an_unplaced_roi_and_an_unknown_segment_are_named(
-    headless, session, volume_node, roi, segmentation
-):
-    with pytest.raises(ValueError, match="'empty' has no voxels"):
-        session.segment(headless.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"), roi, segmentation)
-    with pytest.raises(ValueError, match="'new' has no size yet"):
-        session.segment(volume_node, headless.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "new"), segmentation)
-    with pytest.raises(ValueError, match="has no segment 'gone'"):
-        session.segment(volume_node, roi, segmentation, "gone")
-    assert segmentation.GetSegmentation().GetNumberOfSegments() == 0
-
-
-@pytest.mark.parametrize("under", ["volume", "roi", "segmentation"])
-def test_a_non_linear_transform_is_refused_before_anything_is_changed(
-    headless, session, volume_node, roi, segmentation, under
-):
-    warp = headless.scene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "warp")
-    spline = slicer.vtkOrientedBSplineTransform()
-    warp.SetAndObserveTransformToParent(spline)
-    {"volume": volume_node, "roi": roi, "segmentation": segmentation}[under].SetAndObserveTransformNodeID(warp.GetID())
-    with pytest.raises(ValueError, match="non-linear transform 'warp'"):
-        session.segment(volume_node, roi, segmentation)
-    assert segmentation.GetSegmentation().GetNumberOfSegments() == 0
-
-
-def test_a_segmentation_of_surfaces_is_refused_unchanged(session, volume_node, roi, segmentation):
-    session.segment(volume_node, roi, segmentation)
-    segmentation.CreateClosedSurfaceRepresentation()
-    segmentation.SetSourceRepresentationToClosedSurface()
-    with pytest.raises(ValueError, match="'Segmentation' stores 'Closed surface'"):
-        session.segment(volume_node, roi, segmentation)
-    assert segmentation.GetSegmentation().GetNumberOfSegments() == 1
 
 
 def test_a_shown_surface_follows_the_segment(session, volume_node, roi, segmentation):

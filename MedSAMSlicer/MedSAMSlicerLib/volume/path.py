@@ -26,7 +26,7 @@ _CENTRAL_PART = 0.5
 # A mask is stable if it hardly changes between these two thresholds (SAM's stability score).
 _LOW, _HIGH = 0.3, 0.7
 # What overlap counts beside stability, the overlap below which all are equally bad, and what the official mask has in
-# advance, as it follows from its neighbor. On the bench the result hardly depends on them: Testing/Benchmarks/README.md.
+# advance, as it follows from its neighbor. Testing/Benchmarks/README.md tells how they were chosen.
 _OVERLAP_WEIGHT = 0.25
 _LEAST_OVERLAP = 0.02
 _OFFICIAL_BONUS = 0.05
