@@ -9,13 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from Core.file_server import FileServer
-from MedSAMSlicerLib.store import download as download_module
 from MedSAMSlicerLib.store import lock, web
 from MedSAMSlicerLib.store.download import DownloadError, download
 from MedSAMSlicerLib.store.folder import StorageError, store_folder
@@ -29,14 +27,6 @@ from pathlib import Path
 from MedSAMSlicerLib.store.download import download
 download([sys.argv[1]], Path(sys.argv[2]), size=int(sys.argv[3]), sha256=sys.argv[4])
 """
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download_module, "RETRY_PAUSES_S", (0.0, 0.0, 0.0))
-    with FileServer() as running:
-        yield running
 
 
 @pytest.fixture

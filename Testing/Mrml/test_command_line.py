@@ -28,21 +28,6 @@ EVALUATE = ["evaluate", "--prediction", "a.nrrd", "--reference", "b.nrrd"]
 LIVER = ("5", "6", "2", "20", "15", "7")
 
 
-@pytest.fixture
-def simple_ct_file(a_ct: np.ndarray, tmp_path: Path) -> Path:
-    path = tmp_path / "CT.nrrd"
-    write_labelmap(path, a_ct, np.diag([0.8, 0.8, 3.0, 1]))
-    return path
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """The output folder."""
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder
-
-
 def program(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "MedSAMSlicerLib", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options

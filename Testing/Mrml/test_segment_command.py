@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,21 +38,6 @@ def ct_file(a_ct: np.ndarray, ijk_to_ras: np.ndarray, tmp_path: Path) -> Path:
     path = tmp_path / "CT.nrrd"
     write_labelmap(path, a_ct, ijk_to_ras)
     return path
-
-
-@pytest.fixture
-def simple_ct_file(a_ct: np.ndarray, tmp_path: Path) -> Path:
-    path = tmp_path / "CT.nrrd"
-    write_labelmap(path, a_ct, np.diag([0.8, 0.8, 3.0, 1]))
-    return path
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """The output folder."""
-    folder = tmp_path / "out"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture
@@ -369,19 +353,6 @@ def test_weights_of_another_network_and_a_web_page_are_told(error_of, simple_ct_
         error_of, simple_ct_file, out, "--box", *LIVER, "--model", other
     )
     assert "is an HTML page" in refusal(error_of, simple_ct_file, out, "--box", *LIVER, "--model", page)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home, on a computer without network."""
-
-    def no_network(*args: object, **options: object) -> None:
-        raise AssertionError("The command tried to reach the network.")
-
-    monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    monkeypatch.setattr(socket.socket, "connect", no_network)
-    monkeypatch.setenv("MEDSAM_SLICER_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 def test_without_weights_and_network_the_way_to_get_them_is_told(error_of, home, simple_ct_file, out):

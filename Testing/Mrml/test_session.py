@@ -15,8 +15,10 @@ from vtk.util.numpy_support import vtk_to_numpy
 from geometries import FIRST, LAST, affine, rotation
 from MedSAMSlicerLib.headless.scene import HeadlessScene
 from MedSAMSlicerLib.mrml.segments import add_segment, labelmap_of, oriented_image, segment_mask
+from MedSAMSlicerLib.mrml.session import SegmentationSession
 from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, numpy_from_matrix
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.geometry import transform_points, voxel_box_corners
 from MedSAMSlicerLib.volume.propagation import PROPAGATIONS, segment_each_slice
@@ -310,6 +312,13 @@ def test_a_second_box_on_the_same_slices_encodes_none_and_another_window_all(
     assert len(a_box_predictor.encoded) == encoded
     session.segment(volume_node, roi, segmentation, window="bone")
     assert len(a_box_predictor.encoded) == 2 * encoded
+
+
+def test_two_sessions_share_the_cache_that_they_are_given(a_box_predictor, volume_node, roi, segmentation):
+    cache = EmbeddingCache()
+    for _ in range(2):
+        SegmentationSession(a_box_predictor, cache).segment(volume_node, roi, segmentation)
+    assert len(a_box_predictor.encoded) == len(cache) == 6
 
 
 def test_changed_voxels_are_encoded_again(session, a_box_predictor, volume_node, roi, segmentation):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedSAMSlicerLib.cli.consent import consent
 from MedSAMSlicerLib.cli.progress import ProgressBar
 from MedSAMSlicerLib.cli.segment import require_slicer_core, write_json
 
@@ -36,12 +37,13 @@ def add_parser(subparsers: _Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch what is missing, segment, print the table, write segmentations and pictures."""
-    if not _fetch(agreed=args.yes):
-        return 2
+    if refusal := _fetch(agreed=args.yes):
+        return refusal
     with require_slicer_core():
         from MedSAMSlicerLib.headless import scene  # noqa: F401 - only to see that it is there
     from MedSAMSlicerLib.loading import load_predictor
     from MedSAMSlicerLib.mrml.session import SegmentationSession
+    from MedSAMSlicerLib.store.samples import sample_path
 
     args.output.mkdir(parents=True, exist_ok=True)
     predictor = load_predictor("lite", args.device)
@@ -54,14 +56,12 @@ def run(args: argparse.Namespace) -> int:
     write_json(str(args.output / "demo.json"), report)
     print(f"\nPictures and segmentations are in {args.output.resolve()}:")
     for name, (volume, _, _) in _CASES.items():
-        from MedSAMSlicerLib.store.samples import sample_path
-
         print(f"  {name}.png; {name}.seg.nrrd opens in Slicer together with {sample_path(volume)}")
     return 0
 
 
-def _fetch(*, agreed: bool) -> bool:
-    """Bring weights and samples here; False if the user does not agree to download them."""
+def _fetch(*, agreed: bool) -> int:
+    """Bring weights and samples here and return 0, or an exit code if the user does not agree to download them."""
     from MedSAMSlicerLib.store.catalog import SAMPLE_ARCHIVE, SAMPLE_LICENSE, SAMPLES, weights_named
     from MedSAMSlicerLib.store.folder import store_folder
     from MedSAMSlicerLib.store.samples import SampleMissing, fetch_samples, sample_path
@@ -89,21 +89,16 @@ def _fetch(*, agreed: bool) -> bool:
             SAMPLE_ARCHIVE.size,
         )
     if not missing:
-        return True
+        return 0
     print(f"The demo downloads to {store_folder()}:")
     for what in missing:
         print(f"  {what}")
-    if not agreed:
-        if not sys.stdin.isatty():
-            print("Nothing downloaded: nobody can be asked here, so add --yes to agree.", file=sys.stderr)
-            return False
-        if input("Download? [y/N] ").strip().lower() not in ("y", "yes"):
-            print("Nothing downloaded.")
-            return False
+    if refusal := consent(given=agreed):
+        return refusal
     for what, (fetch, size) in missing.items():
         with ProgressBar(size, what.split(",")[0], "B") as bar:
             fetch(bar)
-    return True
+    return 0
 
 
 def _segment_case(name: str, session: Any, output: Path) -> list[dict[str, Any]]:

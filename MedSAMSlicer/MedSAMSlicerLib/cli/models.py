@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from MedSAMSlicerLib.cli.consent import consent
 from MedSAMSlicerLib.cli.progress import ProgressBar
 from MedSAMSlicerLib.store.catalog import Source, weights_named
 from MedSAMSlicerLib.store.weights import StoredWeights, WeightsStore
@@ -69,13 +69,8 @@ def _fetch(args: argparse.Namespace) -> int:
         print(f"{weights.title}, {_size(stored)}, license {weights.license} ({weights.page})")
         print(f"  from {', else '.join(_place(source) for source in weights.sources)}")
         print(f"  to   {stored.path}")
-        if not args.yes:
-            if not sys.stdin.isatty():
-                print("Nothing downloaded: nobody can be asked here, so add --yes to agree.", file=sys.stderr)
-                return 2
-            if input("Download? [y/N] ").strip().lower() not in ("y", "yes"):
-                print("Nothing downloaded.")
-                return 1
+        if refusal := consent(given=args.yes):
+            return refusal
     with ProgressBar(weights.size or 0, weights.name, "B") as bar:
         path = store.fetch(weights.name, bar.update)
     print(f"{weights.title} is here and its checksum is right: {path}")

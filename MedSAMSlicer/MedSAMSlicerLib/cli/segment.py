@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,18 +131,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class require_slicer_core:
+@contextlib.contextmanager
+def require_slicer_core() -> Iterator[None]:
     """Say how to get slicer-core where it is missing."""
-
-    def __enter__(self) -> None:
-        """Do nothing yet."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(("slicer", "vtk")):
-            raise ModuleNotFoundError(
-                "This command works on Slicer's own nodes and needs the package slicer-core: "
-                "run pip install 'medsam-slicer[slicer]'"
-            ) from error
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith(("slicer", "vtk")):
+            raise
+        raise ModuleNotFoundError(
+            "This command works on Slicer's own nodes and needs the package slicer-core: "
+            "run pip install 'medsam-slicer[slicer]'"
+        ) from error
 
 
 def write_json(target: str, report: dict[str, Any]) -> None:

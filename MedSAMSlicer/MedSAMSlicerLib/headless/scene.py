@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
-# Before VTK opens a window: there may be no X server, and none is needed.
-os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow" if os.name == "posix" else "")
+# Before VTK opens a window: Linux may have no X server, and needs none. macOS and Windows have no EGL and do without.
+if sys.platform.startswith("linux"):
+    os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
 import numpy as np
 import slicer

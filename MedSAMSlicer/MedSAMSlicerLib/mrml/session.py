@@ -47,7 +47,8 @@ class SegmentationSession:
 
     def __init__(self, predictor: Predictor, cache: EmbeddingCache | None = None) -> None:
         self.predictor = predictor
-        self.cache = cache or EmbeddingCache()
+        # Not "or": a cache that is still empty is false.
+        self.cache = EmbeddingCache() if cache is None else cache
         self._histories: dict[slicer.vtkMRMLSegmentationNode, slicer.vtkSegmentationHistory] = {}
 
     def segment(

@@ -122,7 +122,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
 
 def stem(path: Path) -> str:
     """Name a file without its folder and endings: ``CT.nii.gz`` -> ``CT``."""
-    name = path.resolve().name
+    name = path.absolute().name
     for ending in (".seg.nrrd", ".nii.gz", ".mrk.json", path.suffix):
         if ending and name.lower().endswith(ending.lower()):
             return name[: -len(ending)]

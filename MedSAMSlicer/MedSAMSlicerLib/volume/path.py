@@ -74,15 +74,16 @@ def propagate_path(stack: SliceStack, boxes: Boxes, predictor: Predictor, cache:
     for index, neighbor in middle_out(boxes):
         prompts = smaller_boxes(boxes[index])
         around = None if neighbor is None else predictor.box_around(official[neighbor])
-        # Where the official propagation takes the slice's own box its mask is a candidate already.
         prompts += [around] if around else []
+        # Where the official propagation takes the slice's own box, this is the first candidate.
+        follows = len(prompts) - 1 if around else 0
         prediction = predictor.decode(cache.embedding(predictor, stack.image(index)), prompts)
-        official[index] = prediction.probabilities[-1 if around else 0] > 0.5
+        official[index] = prediction.probabilities[follows] > 0.5
         inside = np.zeros(stack.shape, dtype=bool)
         inside[_pixels(boxes[index])] = True
         probabilities = prediction.probabilities[(slice(None), *frame)] * inside[frame]
         score = _log_stability(probabilities)
-        score[-1 if around else 0] += _OFFICIAL_BONUS
+        score[follows] += _OFFICIAL_BONUS
         found[index] = _Candidates(index, prompts, probabilities > 0.5, prediction.iou, score)
         if neighbor is not None:
             near = found[neighbor].masks[chosen[neighbor]]

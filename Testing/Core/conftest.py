@@ -1,0 +1,19 @@
+"""Fixtures of the tests that need no Slicer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from Core.file_server import FileServer
+from MedSAMSlicerLib.store import download as download_module
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A file server on this computer, asked again without a pause when a connection breaks."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download_module, "RETRY_PAUSES_S", (0.0, 0.0, 0.0))
+    with FileServer() as running:
+        yield running
