@@ -238,7 +238,7 @@ def test_wrong_usage_has_its_own_exit_code_and_shows_the_usage(simple_ct_file, o
 
 
 SLOW_MODEL = """
-import sys, time
+import signal, sys, time
 from box_predictor import BoxPredictor
 from MedSAMSlicerLib import loading
 from MedSAMSlicerLib.cli.main import main
@@ -252,6 +252,8 @@ class SlowPredictor(BoxPredictor):
         return super().encode(image)
 
 loading.load_predictor = lambda model, device: SlowPredictor()
+# A shell starts its background jobs, and so the tests in one, with Ctrl-C switched off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main())
 """
 
