@@ -1,12 +1,19 @@
-"""Slice embeddings kept in memory, so that a second box on a slice costs decoding only."""
+"""What was computed of slices, kept in memory: a second box on a slice costs decoding only, the same box nothing."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import Protocol
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+
+from MedSAMSlicerLib.prompts import Box
+
+# Probabilities below this are kept as 0.
+_LEAST = 0.01
 
 
 class Embedding(Protocol):
@@ -28,37 +35,68 @@ class Encoder(Protocol):
         """Embed a slice, uint8 (rows, columns) or (rows, columns, 3)."""
 
 
+class Decoder(Encoder, Protocol):
+    """A predictor, which turns embeddings and boxes into masks as well."""
+
+    def decode(self, embedding: Any, boxes: list[Box]) -> Any:
+        """Predict one mask per box: ``.probabilities`` (N, rows, columns) in [0, 1] and ``.iou`` (N,)."""
+
+
 class EmbeddingCache:
-    """Embeddings by content: the bytes of the windowed slice and the model's key.
+    """Embeddings by content: the bytes of the windowed slice and the model's key; masks by the box as well.
 
-    Whatever changes what the model sees (voxels, window, axis, weights) changes the key, so that an embedding is never
-    stale and none has to be invalidated. The least recently used ones leave when the budget is full.
+    Whatever changes what the model sees (voxels, window, axis, weights) changes the key, so that nothing kept is ever
+    stale and nothing has to be invalidated. The least recently used leave when a budget is full.
 
-    :param budget: in bytes. An embedding of SAM's size, 256 x 64 x 64 in single precision, takes 4 MiB.
+    :param budget: of the embeddings, in bytes. One of SAM's size, 256 x 64 x 64 in single precision, takes 4 MiB.
+    :param mask_budget: of the masks, in bytes. One of 100 x 100 pixels takes 20 KB.
     """
 
-    def __init__(self, budget: int = 1 << 30) -> None:
-        self.budget = budget
-        self.nbytes = 0
-        self._embeddings: OrderedDict[bytes, Embedding] = OrderedDict()
+    def __init__(self, budget: int = 1 << 30, mask_budget: int = 1 << 28) -> None:
+        self._embeddings: _Kept = _Kept(budget)
+        self._masks: _Kept = _Kept(mask_budget)
 
     def __len__(self) -> int:
         return len(self._embeddings)
 
-    def embedding(self, encoder: Encoder, image: np.ndarray) -> Embedding:
+    @property
+    def budget(self) -> int:
+        """Return what the embeddings may take, in bytes."""
+        return self._embeddings.budget
+
+    @property
+    def nbytes(self) -> int:
+        """Return what the embeddings take, in bytes."""
+        return self._embeddings.nbytes
+
+    def embedding(self, encoder: Encoder, image: np.ndarray) -> Any:
         """Return the embedding of a slice, encoding it only if it isn't there yet."""
         key = self.key(encoder, image)
-        if key in self._embeddings:
-            self._embeddings.move_to_end(key)
-            return self._embeddings[key]
-        embedding = encoder.encode(image)
-        if embedding.nbytes <= self.budget:
-            self._embeddings[key] = embedding
-            self.nbytes += embedding.nbytes
-            while self.nbytes > self.budget:
-                _, oldest = self._embeddings.popitem(last=False)
-                self.nbytes -= oldest.nbytes
+        embedding = self._embeddings.get(key)
+        if embedding is None:
+            embedding = encoder.encode(image)
+            self._embeddings.put(key, embedding)
         return embedding
+
+    def prediction(self, predictor: Decoder, image: np.ndarray, boxes: Sequence[Box]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the masks of boxes in a slice, decoding in one batch those that aren't there yet.
+
+        :return: probabilities, float32 (N, rows, columns), of half precision and 0 where they are below 0.01; and the
+            model's own estimate of each mask's IoU, float32 (N,).
+        """
+        key = self.key(predictor, image)
+        found = {box: self._masks.get((key, box)) for box in boxes}
+        missing = [box for box, mask in found.items() if mask is None]
+        if missing:
+            decoded = predictor.decode(self.embedding(predictor, image), missing)
+            for box, probability, iou in zip(missing, decoded.probabilities, decoded.iou, strict=True):
+                found[box] = _Mask.of(probability, float(iou))
+                self._masks.put((key, box), found[box])
+        masks = [found[box] for box in boxes]
+        probabilities = np.zeros((len(masks), *image.shape[:2]), dtype=np.float32)
+        for mask, probability in zip(masks, probabilities, strict=True):
+            probability[mask.place] = mask.probabilities
+        return probabilities, np.array([mask.iou for mask in masks], dtype=np.float32)
 
     @staticmethod
     def key(encoder: Encoder, image: np.ndarray) -> bytes:
@@ -68,6 +106,61 @@ class EmbeddingCache:
         return digest.digest()
 
     def clear(self) -> None:
-        """Forget all embeddings."""
+        """Forget everything."""
         self._embeddings.clear()
+        self._masks.clear()
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """The probabilities of a mask where they are not 0, float16, and its estimated IoU."""
+
+    place: tuple[slice, slice]
+    probabilities: np.ndarray
+    iou: float
+
+    @classmethod
+    def of(cls, probability: np.ndarray, iou: float) -> _Mask:
+        possible = probability >= _LEAST
+        rows, columns = np.flatnonzero(possible.any(axis=1)), np.flatnonzero(possible.any(axis=0))
+        if not rows.size:
+            return cls(np.s_[:0, :0], np.zeros((0, 0), dtype=np.float16), iou)
+        place = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        return cls(place, np.where(possible, probability, 0)[place].astype(np.float16), iou)
+
+    @property
+    def nbytes(self) -> int:
+        return self.probabilities.nbytes
+
+
+class _Kept:
+    """Objects within a budget of bytes, the least recently used leave first."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.nbytes = 0
+        self._objects: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def get(self, key: Hashable) -> Any:
+        if key not in self._objects:
+            return None
+        self._objects.move_to_end(key)
+        return self._objects[key]
+
+    def put(self, key: Hashable, value: Any) -> None:
+        if value.nbytes > self.budget:
+            return
+        if key in self._objects:
+            self.nbytes -= self._objects.pop(key).nbytes
+        self._objects[key] = value
+        self.nbytes += value.nbytes
+        while self.nbytes > self.budget:
+            _, oldest = self._objects.popitem(last=False)
+            self.nbytes -= oldest.nbytes
+
+    def clear(self) -> None:
+        self._objects.clear()
         self.nbytes = 0

@@ -2,146 +2,194 @@
 
 The box of a 3-D ROI fits the structure in some slices and is too large in the others, where the model then segments
 whatever fills it. A mask carried from slice to slice carries its errors along. So every slice is decoded from its
-box, from smaller boxes inside of it, and from the box that the official propagation would take, in one batch on one
-embedding; and the masks are chosen for the whole stack at once (Viterbi's algorithm): each should be stable, and
-neighbors should overlap.
+box, from smaller boxes inside of it, and from boxes around its neighbor's masks, in one batch on one embedding; the
+masks are chosen for the whole stack at once: each should be stable and well set off, and neighbors should overlap.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.box_track import bounds, moved_boxes, smoothed_boxes
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, outline, smaller_boxes
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.intensity_model import refine
+from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out
+from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out, soft_dice
+from MedSAMSlicerLib.volume.viterbi import agreement, best_path
 
-# Smaller boxes have this part of the box's width and height.
-_PART = 0.75
-_CENTRAL_PART = 0.5
-# A mask is stable if it hardly changes between these two thresholds (SAM's stability score).
-_LOW, _HIGH = 0.3, 0.7
-# What overlap counts beside stability, the overlap below which all are equally bad, and what the official mask has in
-# advance, as it follows from its neighbor. Testing/Benchmarks/README.md tells how they were chosen.
-_OVERLAP_WEIGHT = 0.25
-_LEAST_OVERLAP = 0.02
-_OFFICIAL_BONUS = 0.05
+# What masks have in advance: the official one, as it follows from its neighbor, that of the smoothed box, as it follows
+# from all slices, and those that follow from key slices. Testing/Benchmarks/README.md tells how they were chosen.
+_OFFICIAL_BONUS, _TRACK_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0.3
+
+Keys = Mapping[int, KeySlice]
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """The masks that were decoded in one slice, with their scores (N,).
-
-    :param masks: bool (N, h, w), cut to the frame that holds the ROI in all slices and empty outside of the box.
-    """
-
-    index: int
-    boxes: list[Box]
-    masks: np.ndarray
-    iou: np.ndarray
-    score: np.ndarray
-
-
-def propagate_path(stack: SliceStack, boxes: Boxes, predictor: Predictor, cache: EmbeddingCache) -> Iterator[SliceMask]:
+def propagate_path(
+    stack: SliceStack, boxes: Boxes, predictor: Predictor, cache: EmbeddingCache, keys: Keys | None = None
+) -> Iterator[SliceMask]:
     """Segment every slice from several boxes and choose the masks that agree with their neighbors best.
 
-    The candidates of a slice are the masks of its own box, of the four corners and the center of this box, and of the
-    box around the neighbor's mask as in `propagation.propagate_reference`.
+    The candidates of a slice are the masks of its own box, of the four corners and the center of this box, of the box
+    around the neighbor's mask as in `propagation.propagate_reference`, of a narrower one, and at last of the boxes that
+    were found, smoothed across the slices. The chosen masks are
+    refined by their intensities (see `intensity_model.refine`) and stay inside of the boxes. The model's own estimate
+    of a mask's quality is not used, so that this works for models with an untrained IoU head as well.
 
-    Goes from the middle slice outward and yields the mask that agrees best with the neighbor's; at the end it yields
-    again the slices in which the best path through all of them takes another mask. Masks stay inside of the boxes. Uses
-    no estimate of the model's own, so that it works for models with an untrained IoU head as well.
+    Goes from the middle slice outward and yields the mask that agrees best with the neighbor's, which is not final; then
+    yields all slices again, in order, with their final masks.
+
+    A key slice keeps its mask. It parts the stack into sections that are solved on their own, so that it changes nothing
+    beyond the neighboring key slices. What it changes about the structure's box moves the boxes of its sections as well
+    (see `box_track`).
 
     :param boxes: slice index -> the ROI's box there, as `geometry.roi_boxes` cuts it.
+    :param keys: slice index -> key slice along the stack's axis. One outside of the boxes widens them, see
+        `widened_boxes`.
     """
+    keys = keys or {}
+    boxes = widened_boxes(boxes, keys)
     if not boxes:
         return
-    frame = _frame(boxes)
-    found: dict[int, _Candidates] = {}
-    chosen: dict[int, int] = {}
+    decoder = CandidateDecoder(stack, boxes, predictor, cache)
+    found: dict[int, Candidates] = {}
+    for index, candidates, choice in _walk(decoder, boxes, predictor):
+        found[index] = candidates
+        yield _provisional(decoder, candidates, choice)
+    results = _solve(decoder, found, keys={})
+    for index, box in smoothed_boxes(results).items():
+        found[index] += decoder.decode(index, [box])[0].better_by(_TRACK_BONUS)
+    results = _solve(decoder, found, keys={})
+    yield from _corrected(decoder, found, results, keys) if keys else results
+
+
+def _corrected(
+    decoder: CandidateDecoder, found: Mapping[int, Candidates], results: list[SliceMask], keys: Keys
+) -> Iterator[SliceMask]:
+    """Solve every section between key slices and ends anew, with the boxes that follow from the key slices."""
+    fixed = {index: _fixed(decoder, key) for index, key in keys.items()}
+    given = {index: box for index, key in keys.items() if (box := outline(key.box) if key.box else bounds(key.mask))}
+    stops = sorted({min(found), *keys, max(found)})
+    for first, last in itertools.pairwise(stops) if len(stops) > 1 else [(stops[0], stops[0])]:
+        section = {index: found[index] for index in range(first, last + 1)}
+        # Only these: also an empty mask, which gives no box, keeps off what lies beyond it.
+        ends = {index: given[index] for index in (first, last) if index in given}
+        tracks = (smoothed_boxes(results, ends), moved_boxes(results, ends)) if ends else ()
+        for index in section:
+            prompts = [track[index] for track in tracks if index in track]
+            if index in keys:
+                section[index] = fixed[index]
+            elif prompts:
+                section[index] += decoder.decode(index, prompts)[0].better_by(_CORRECTION_BONUS)
+        solved = _solve(decoder, section, keys)
+        # A key slice ends one section and begins the next.
+        yield from solved if last == stops[-1] else solved[:-1]
+
+
+def widened_boxes(boxes: Boxes, keys: Keys) -> dict[int, Box]:
+    """Widen the boxes of slices so that they hold what the key slices show.
+
+    A key slice that is larger than the ROI says that the structure is, so all slices up to the next key slices and ends
+    get room for it; a key slice beyond the ROI's ends moves the end there.
+    """
+    widened = dict(boxes)
+    for index, key in sorted(keys.items()):
+        box = key.box or _held(key.mask)
+        if box is None:
+            continue
+        lower = max((other for other in keys if other < index), default=min([index, *boxes]))
+        upper = min((other for other in keys if other > index), default=max([index, *boxes]))
+        for other in range(lower, upper + 1):
+            widened[other] = _union(widened[other], box) if other in widened else box
+    if not widened:
+        return {}
+    # An empty mask needs no room, only the slices up to it.
+    return {
+        index: widened[min(widened, key=lambda other: abs(other - index))]
+        for index in range(min([*widened, *keys]), max([*widened, *keys]) + 1)
+    }
+
+
+def _held(mask: np.ndarray | None) -> Box | None:
+    """Find the pixels that hold a mask."""
+    edges = None if mask is None else bounds(mask)
+    return Box(edges.x0, edges.y0, edges.x1 - 1, edges.y1 - 1) if edges else None
+
+
+def _walk(decoder: CandidateDecoder, boxes: Boxes, predictor: Predictor) -> Iterator[tuple[int, Candidates, int]]:
+    """Decode all slices from the middle outward: slice index, candidates, and which agrees best with the neighbor."""
     official: dict[int, np.ndarray] = {}
-
-    def result(index: int) -> SliceMask:
-        candidates, choice = found[index], chosen[index]
-        mask = np.zeros(stack.shape, dtype=bool)
-        mask[frame] = candidates.masks[choice]
-        return SliceMask(index, mask, candidates.boxes[choice], float(candidates.iou[choice]))
-
+    narrow: dict[int, np.ndarray] = {}
+    chosen: dict[int, np.ndarray] = {}
     for index, neighbor in middle_out(boxes):
-        prompts = smaller_boxes(boxes[index])
-        around = None if neighbor is None else predictor.box_around(official[neighbor])
-        prompts += [around] if around else []
-        # Where the official propagation takes the slice's own box, this is the first candidate.
-        follows = len(prompts) - 1 if around else 0
-        prediction = predictor.decode(cache.embedding(predictor, stack.image(index)), prompts)
-        official[index] = prediction.probabilities[follows] > 0.5
-        inside = np.zeros(stack.shape, dtype=bool)
-        inside[_pixels(boxes[index])] = True
-        probabilities = prediction.probabilities[(slice(None), *frame)] * inside[frame]
-        score = _log_stability(probabilities)
-        score[follows] += _OFFICIAL_BONUS
-        found[index] = _Candidates(index, prompts, probabilities > 0.5, prediction.iou, score)
+        prompts = smaller_boxes(outline(boxes[index]))
+        follows = {"official": 0, "narrow": 0}
         if neighbor is not None:
-            near = found[neighbor].masks[chosen[neighbor]]
-            score = score + _agreement(found[index].masks, near[None])[:, 0]
-        chosen[index] = int(score.argmax())
-        yield result(index)
-    for index, choice in _best_path([found[index] for index in sorted(found)]).items():
-        if choice != chosen[index]:
-            chosen[index] = choice
-            yield result(index)
+            around = {
+                "official": predictor.box_around(official[neighbor]),
+                "narrow": decoder.box_around(narrow[neighbor], index),
+            }
+            for name, box in around.items():
+                if box is not None:
+                    follows[name] = len(prompts)
+                    prompts.append(box)
+        candidates, uncut = decoder.decode(index, prompts)
+        candidates.score[follows["official"]] += _OFFICIAL_BONUS
+        official[index], narrow[index] = uncut[follows["official"]], candidates.masks[follows["narrow"]]
+        score = candidates.score
+        if neighbor is not None:
+            score = score + agreement(candidates.masks, chosen[neighbor][None])[:, 0]
+        choice = int(score.argmax())
+        chosen[index] = candidates.masks[choice]
+        yield index, candidates, choice
 
 
-def smaller_boxes(box: Box) -> list[Box]:
-    """List a box, its four corners of three quarters of its width and height, and its center of half of them."""
-    boxes = [box]
-    for left, top, part in ((0, 0, _PART), (1, 0, _PART), (0, 1, _PART), (1, 1, _PART), (0.5, 0.5, _CENTRAL_PART)):
-        width, height = box.x1 - box.x0, box.y1 - box.y0
-        x0, y0 = box.x0 + left * width * (1 - part), box.y0 + top * height * (1 - part)
-        boxes.append(Box(x0, y0, x0 + width * part, y0 + height * part))
-    return boxes
+def _provisional(decoder: CandidateDecoder, candidates: Candidates, choice: int) -> SliceMask:
+    mask, iou = candidates.masks[choice], float(candidates.iou[choice])
+    confidence = soft_dice(candidates.probabilities[choice], mask)
+    return SliceMask(candidates.index, decoder.whole(mask), candidates.boxes[choice], iou, confidence, final=False)
 
 
-def _frame(boxes: Boxes) -> tuple[slice, slice]:
-    """Find the rows and columns that hold all boxes."""
-    x0, y0 = (min(getattr(box, side) for box in boxes.values()) for side in ("x0", "y0"))
-    x1, y1 = (max(getattr(box, side) for box in boxes.values()) for side in ("x1", "y1"))
-    return _pixels(Box(x0, y0, x1, y1))
+def _fixed(decoder: CandidateDecoder, key: KeySlice) -> Candidates:
+    """Make the only candidate of a key slice."""
+    if key.mask is not None:
+        probabilities = key.mask[decoder.frame].astype(np.float32)[None]
+        box = bounds(key.mask) or Box(0, 0, 0, 0)
+        return Candidates(key.index, [box], probabilities, np.ones(1, dtype=np.float32), np.zeros(1))
+    assert key.box is not None
+    candidates, _ = decoder.decode(key.index, [outline(key.box)])
+    inside = decoder.pixels_of(key.box)
+    refined = refine(candidates.probabilities, decoder.images[key.index][None], inside[None])
+    return Candidates(key.index, [key.box], refined, candidates.iou, np.zeros(1))
 
 
-def _pixels(box: Box) -> tuple[slice, slice]:
-    """Return the rows and columns of a box."""
-    return slice(int(box.y0), int(box.y1) + 1), slice(int(box.x0), int(box.x1) + 1)
+def _solve(decoder: CandidateDecoder, slices: Mapping[int, Candidates], keys: Keys) -> list[SliceMask]:
+    """Choose and refine the masks of neighboring slices, in order; key slices have one candidate, which stays as it is."""
+    order = sorted(slices)
+    choices, likelihoods = best_path([slices[index] for index in order])
+    refined = refine(
+        np.stack([slices[index].probabilities[choice] for index, choice in zip(order, choices, strict=True)]),
+        np.stack([decoder.images[index] for index in order]),
+        np.stack([decoder.inside[index] for index in order]),
+    )
+    results = []
+    for index, choice, likelihood, probability in zip(order, choices, likelihoods, refined, strict=True):
+        candidates = slices[index]
+        if index in keys:
+            mask, confidence = candidates.masks[0], 1.0
+        else:
+            mask = probability > 0.5
+            expected = float(likelihood @ dice(candidates.masks, mask[None])[:, 0])
+            confidence = expected * soft_dice(probability, mask)
+        iou = float(candidates.iou[choice])
+        results.append(SliceMask(index, decoder.whole(mask), candidates.boxes[choice], iou, confidence))
+    return results
 
 
-def _log_stability(probabilities: np.ndarray) -> np.ndarray:
-    """Score masks (N, h, w) by the logarithm of the share that is certain of all that is possible, (N,)."""
-    certain, possible = ((probabilities > level).sum(axis=(1, 2)) for level in (_HIGH, _LOW))
-    return np.log((certain + 1) / (possible + 1))
-
-
-def _agreement(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Score the overlap of all masks with all others, (N, M): the weighted logarithm of their Dice."""
-    a, b = (each.reshape(len(each), -1).astype(np.float32) for each in (masks, others))
-    dice = 2 * (a @ b.T) / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1), 1)
-    return _OVERLAP_WEIGHT * np.log(dice + _LEAST_OVERLAP)
-
-
-def _best_path(slices: list[_Candidates]) -> dict[int, int]:
-    """Choose one candidate per slice so that the sum of scores and agreements is the largest: slice index -> choice."""
-    total = slices[0].score
-    backward = []
-    for before, after in itertools.pairwise(slices):
-        step = total[:, None] + _agreement(before.masks, after.masks)
-        backward.append(step.argmax(axis=0))
-        total = step.max(axis=0) + after.score
-    choice = int(total.argmax())
-    path = {slices[-1].index: choice}
-    for candidates, previous in zip(reversed(slices[:-1]), reversed(backward), strict=True):
-        choice = int(previous[choice])
-        path[candidates.index] = choice
-    return path
+def _union(a: Box, b: Box) -> Box:
+    return Box(min(a.x0, b.x0), min(a.y0, b.y0), max(a.x1, b.x1), max(a.y1, b.y1))

@@ -13,7 +13,7 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.path import propagate_path
 from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out
+from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out, soft_dice
 
 Propagation = Callable[[SliceStack, Boxes, Predictor, EmbeddingCache], Iterator[SliceMask]]
 
@@ -65,4 +65,6 @@ def propagation_named(name: str) -> Propagation:
 def _segment(stack: SliceStack, index: int, box: Box, predictor: Predictor, cache: EmbeddingCache) -> SliceMask:
     embedding = cache.embedding(predictor, stack.image(index))
     prediction = predictor.decode(embedding, [box])
-    return SliceMask(index, prediction.probabilities[0] > 0.5, box, float(prediction.iou[0]))
+    mask = prediction.probabilities[0] > 0.5
+    confidence = soft_dice(prediction.probabilities[0], mask)
+    return SliceMask(index, mask, box, float(prediction.iou[0]), confidence)

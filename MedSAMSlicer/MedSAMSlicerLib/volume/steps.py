@@ -32,12 +32,21 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class SliceMask:
-    """The mask of one slice, bool (rows, columns), the box that made it and the model's own estimate of its IoU."""
+    """The mask of one slice.
+
+    :param mask: bool (rows, columns).
+    :param box: the prompt that made it.
+    :param iou: the model's own estimate of its IoU, which means something for LiteMedSAM only.
+    :param confidence: from 0 to 1, an estimate of its Dice that no model has to be trained for; 1 for a key slice.
+    :param final: whether the propagation won't yield this slice again.
+    """
 
     index: int
     mask: np.ndarray
     box: Box
     iou: float
+    confidence: float
+    final: bool = True
 
 
 Boxes = Mapping[int, Box]
@@ -54,6 +63,11 @@ def middle_out(boxes: Boxes) -> Iterator[tuple[int, int | None]]:
         yield middle, None
         yield from ((index, index - 1) for index in range(middle + 1, last + 1))
         yield from ((index, index + 1) for index in range(middle - 1, first - 1, -1))
+
+
+def soft_dice(probability: np.ndarray, mask: np.ndarray) -> float:
+    """Compute the Dice of a mask with the probabilities that it was cut from: 1 where all are certain, 0 if it is empty."""
+    return float(2 * probability[mask].sum() / max(probability.sum() + mask.sum(), 1e-6))
 
 
 def collect(results: Iterable[SliceMask], stack: SliceStack) -> np.ndarray:

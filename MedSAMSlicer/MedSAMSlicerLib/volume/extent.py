@@ -1,0 +1,149 @@
+"""Where a structure ends: followed from one slice to both sides until it is no more there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.box_track import bounds
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, outline
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.intensity_model import intensity_odds
+from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.path import propagate_path
+from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.steps import Predictor, SliceMask, soft_dice
+from MedSAMSlicerLib.volume.viterbi import agreement
+
+# The structure has ended where the mask's intensities look like what surrounds it (mean log odds), where the mask
+# jumps to something else (Dice with its neighbor), and where little is left of it (part of its largest area).
+# Testing/Benchmarks/README.md tells how wide the choice is.
+_LEAST_ODDS, _LEAST_OVERLAP, _LEAST_AREA = -1.0, 0.25, 0.05
+# From slice to slice a box is tried as it is and larger or smaller by these parts on every side.
+_STEPS = (0.0, 0.1, -0.1, -0.2)
+# A mask may grow by this part of its size from slice to slice; the final box is as much wider than what was found.
+_GROWTH = 0.15
+# Width of the surroundings to compare with, in pixels.
+_SURROUNDINGS = 6
+
+
+def propagate_until_end(
+    stack: SliceStack, key: KeySlice, predictor: Predictor, cache: EmbeddingCache
+) -> Iterator[SliceMask]:
+    """Segment a structure from one slice: follow it to both sides until it ends, then segment what was found as a 3-D box.
+
+    Yields the followed slices, which are not final, then all slices from end to end as `path.propagate_path` does with
+    the key slice given.
+
+    :param key: along the stack's axis, with a box or a mask.
+    :raises ValueError: if nothing is found in the key slice.
+    """
+    boxes: dict[int, Box] = {}
+    for result in follow(stack, key, predictor, cache):
+        yield result
+        edges = bounds(result.mask)
+        assert edges is not None
+        boxes[result.index] = _widened(edges, stack.shape)
+    yield from propagate_path(stack, boxes, predictor, cache, {key.index: key})
+
+
+def follow(stack: SliceStack, key: KeySlice, predictor: Predictor, cache: EmbeddingCache) -> Iterator[SliceMask]:
+    """Follow a structure slice by slice from a key slice, first upward, then downward, until it ends.
+
+    Every slice is prompted with boxes around its neighbor's mask; the mask that is stable, well set off and overlaps the
+    neighbor's best is carried on.
+    """
+    rows, columns = stack.shape
+    whole = Box(0, 0, columns - 1, rows - 1)
+
+    def decoder_of(index: int) -> CandidateDecoder:
+        return CandidateDecoder(stack, {index: whole}, predictor, cache, deviation=deviation)
+
+    deviation: float | None = None
+    start = decoder_of(key.index)
+    image = start.images[key.index]
+    if key.mask is not None:
+        first, box, certainty = key.mask, bounds(key.mask) or whole, 1.0
+    else:
+        assert key.box is not None
+        box = key.box
+        candidates, _ = start.decode(key.index, [outline(box)])
+        probability = candidates.probabilities[0] * start.pixels_of(box)
+        first = probability > 0.5
+        certainty = soft_dice(probability, first)
+    if not first.any():
+        raise ValueError(f"Nothing was found in the box {box} of slice {key.index}: draw it around the structure.")
+    deviation = max(float(image[start.pixels_of(box)].std()), 1.0)
+    odds = intensity_odds(image[first], image[_grown(first, _SURROUNDINGS) & ~first])
+    yield SliceMask(key.index, first, box, 1.0, certainty, final=False)
+    largest = int(first.sum())
+    for step in (1, -1):
+        mask, index = first, key.index + step
+        while 0 <= index < len(stack):
+            decoder = decoder_of(index)
+            candidates, choice = _next(decoder, mask, index, stack.shape)
+            found = candidates.masks[choice] & _reach(mask)
+            overlap = 2 * (found & mask).sum() / max(found.sum() + mask.sum(), 1)
+            if overlap < _LEAST_OVERLAP or found.sum() < _LEAST_AREA * largest:
+                break
+            if odds(decoder.images[index][found]).mean() < _LEAST_ODDS:
+                break
+            largest = max(largest, int(found.sum()))
+            confidence = soft_dice(candidates.probabilities[choice], found)
+            yield SliceMask(index, found, candidates.boxes[choice], float(candidates.iou[choice]), confidence, final=False)
+            mask = found
+            index += step
+
+
+def _next(decoder: CandidateDecoder, mask: np.ndarray, index: int, shape: tuple[int, int]) -> tuple[Candidates, int]:
+    """Decode a slice from boxes around its neighbor's mask, and choose."""
+    edges = bounds(mask)
+    assert edges is not None
+    # Not less than a pixel of LiteMedSAM's input, as the structure may be small.
+    least = max(shape) / 256
+    prompts = [_scaled(edges, part, least if part >= 0 else 0.0, shape) for part in _STEPS]
+    candidates, _ = decoder.decode(index, prompts)
+    score = candidates.score + agreement(candidates.masks & _reach(mask), mask[None])[:, 0]
+    return candidates, int(score.argmax())
+
+
+def _scaled(edges: Box, part: float, least: float, shape: tuple[int, int]) -> Box:
+    """Move every side of a box outward by a part of its size, within the slice."""
+    x, y = part * (edges.x1 - edges.x0) + least, part * (edges.y1 - edges.y0) + least
+    rows, columns = shape
+    return Box(
+        max(edges.x0 - x, 0), max(edges.y0 - y, 0), min(edges.x1 + x, columns), min(edges.y1 + y, rows)
+    )
+
+
+def _widened(edges: Box, shape: tuple[int, int]) -> Box:
+    """Give the pixels of a mask's box, wider by what a mask may grow."""
+    rows, columns = shape
+    x, y = (max(2.0, _GROWTH * size) for size in (edges.x1 - edges.x0, edges.y1 - edges.y0))
+    return Box(
+        int(max(edges.x0 - x, 0)),
+        int(max(edges.y0 - y, 0)),
+        int(min(edges.x1 + x, columns) - 1),
+        int(min(edges.y1 + y, rows) - 1),
+    )
+
+
+def _reach(mask: np.ndarray) -> np.ndarray:
+    """Mark where the structure may be in the next slice."""
+    edges = bounds(mask)
+    assert edges is not None
+    return _grown(mask, max(2, int(_GROWTH * max(edges.x1 - edges.x0, edges.y1 - edges.y0))))
+
+
+def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
+    """Grow a mask, bool (rows, columns), by steps to the four neighbors."""
+    for _ in range(steps):
+        grown = mask.copy()
+        grown[1:] |= mask[:-1]
+        grown[:-1] |= mask[1:]
+        grown[:, 1:] |= mask[:, :-1]
+        grown[:, :-1] |= mask[:, 1:]
+        mask = grown
+    return mask
