@@ -82,11 +82,17 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         window="auto",
         propagation="path",
         progress=None,
+        keySlices=(),
     ):
         """Segment what an ROI holds in a volume, and return the ID of the segment.
 
+        To correct it, call this again with its ID and key slices: flat ROIs around the structure in single slices of
+        any of the three directions, or slices painted by hand (see `paintedSlice`). Only what lies between a key slice
+        and its neighbors changes. Called again without a key slice, its correction is taken back.
+
         :param volumeNode: the CT or MRI; it is never changed.
-        :param roiNode: a Markups ROI around the structure, in any orientation.
+        :param roiNode: a Markups ROI around the structure, in any orientation; None to follow the structure from the
+            first key slice to both sides until it ends.
         :param segmentationNode: receives the segment; its other segments stay as they are.
         :param segmentID: the segment whose content is replaced; by default a new one is added.
         :param model: name of known weights ("lite", "vit_b", ...) or path of a checkpoint.
@@ -95,19 +101,51 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         :param window: "auto", "abdomen", "lung", "brain", "mediastinum", "bone", "mr", "full" or "LEVEL/WIDTH".
         :param propagation: "path", "reference" (LiteMedSAM's official one) or "per-slice".
         :param progress: called after every slice with (done, total); it stops the segmentation by returning False,
-            which keeps the slices that are done.
+            which keeps the slices that are done (a correction is made in whole or not at all).
+        :param keySlices: flat Markups ROIs, or what `paintedSlice` returns.
         :raises ValueError: if a node is missing or unsuitable, or an option is unknown; nothing is changed then.
         :raises RuntimeError: if the weights are not on this computer, see `fetchModel`.
         """
-        session = self._sessionFor(model, device, volumeNode, roiNode, segmentationNode)
+        rois = [node for node in (roiNode, *keySlices) if hasattr(node, "IsA")]
+        # With neither an ROI nor a key slice, the missing ROI is what has to be told.
+        session = self._sessionFor(model, device, volumeNode, rois if keySlices else [roiNode], segmentationNode)
         steps = session.segment_by_slice(
-            volumeNode, roiNode, segmentationNode, segmentID, axis=axis, window=window, propagation=propagation
+            volumeNode,
+            roiNode,
+            segmentationNode,
+            segmentID,
+            key_slices=keySlices,
+            axis=axis,
+            window=window,
+            propagation=propagation,
         )
         for step in steps:
             segmentID = step.segment_id
             if progress and progress(step.done, step.total) is False:
                 steps.close()
         return segmentID
+
+    def paintedSlice(self, volumeNode, segmentationNode, segmentID, axis, index):
+        """Make a key slice of what a segment holds in one slice, after it was painted or erased by hand.
+
+        :param axis: of the slice, "i", "j" or "k".
+        :param index: of the slice, in voxels of the volume.
+        """
+        from MedSAMSlicerLib.mrml.key_slices import painted_slice
+        from MedSAMSlicerLib.volume.geometry import AXES
+
+        if axis not in AXES:
+            raise ValueError(f"The axis {axis!r} is unknown: give i, j or k.")
+        return painted_slice(segmentationNode, segmentID, volumeNode, AXES[axis], index)
+
+    def slicesToReview(self, segmentationNode, segmentID):
+        """List the slices of a segment, that one first where a key slice promises most.
+
+        :return: objects with ``axis`` (0 = I, 1 = J, 2 = K), ``index``, ``confidence`` (from 0 to 1, an estimate of the
+            slice's Dice) and ``doubtful`` (how many pixels are expected to be wrong); empty for a segment that this
+            logic did not make.
+        """
+        return self._session.review(segmentationNode, segmentID) if self._session is not None else []
 
     def undo(self, segmentationNode):
         """Take the last segmentation back; False if there is none."""
@@ -145,7 +183,7 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         self._session = None
         self._loaded = None
 
-    def _sessionFor(self, model, device, volumeNode, roiNode, segmentationNode):
+    def _sessionFor(self, model, device, volumeNode, roiNodes, segmentationNode):
         """Load the model, after a look at the nodes: nobody waits for a model to hear that a node is missing."""
         from MedSAMSlicerLib.mrml.markups import world_corners
         from MedSAMSlicerLib.mrml.segments import require_labelmaps
@@ -153,7 +191,8 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         from MedSAMSlicerLib.mrml.volumes import voxels
 
         voxels(volumeNode)
-        world_corners(roiNode)
+        for roiNode in roiNodes:
+            world_corners(roiNode)
         require_labelmaps(segmentationNode)
         if self._loaded != (model, device):
             from MedSAMSlicerLib.loading import load_predictor

@@ -1,13 +1,14 @@
-"""A predictor whose masks are known: it fills the box."""
+"""Predictors whose masks are known: one fills the box, one answers what a test wrote."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.stack import SliceStack
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class BoxPredictor:
             raise ValueError("At least one box is needed.")
         masks = np.zeros((len(boxes), embedding.rows, embedding.columns), dtype=np.float32)
         for mask, box in zip(masks, boxes, strict=True):
-            if box.x0 < 0 or box.y0 < 0 or box.x1 >= embedding.columns or box.y1 >= embedding.rows:
+            # An outer edge may be the slice's own.
+            if box.x0 < 0 or box.y0 < 0 or box.x1 > embedding.columns or box.y1 > embedding.rows:
                 raise ValueError(f"{box} is not inside of the slice.")
             self.prompts.append(box)
             mask[int(box.y0) : int(box.y1) + 1, int(box.x0) : int(box.x1) + 1] = 1
@@ -60,3 +62,51 @@ class BoxPredictor:
             return None
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         return Box(int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1]))
+
+
+@dataclass(frozen=True)
+class NumberedSlice:
+    """The embedding of `Scripted`: it remembers which slice it is."""
+
+    index: int
+    shape: tuple[int, int]
+    nbytes: int = 1000
+
+
+class Scripted:
+    """Answers a box in a slice of a `numbered_stack` with probabilities that a test wrote.
+
+    :param answer: called with the slice's index, the box, and the probabilities to write, all 0.
+    """
+
+    key = "script"
+
+    def __init__(self, answer: Callable[[int, Box, np.ndarray], None]) -> None:
+        self.answer = answer
+        self.requests: list[tuple[int, int]] = []
+
+    def encode(self, image: np.ndarray) -> NumberedSlice:
+        return NumberedSlice(int(image.flat[0]), image.shape[:2])
+
+    def decode(self, embedding: NumberedSlice, boxes: Sequence[Box]) -> FilledBoxes:
+        self.requests.append((embedding.index, len(boxes)))
+        probabilities = np.zeros((len(boxes), *embedding.shape), dtype=np.float32)
+        for box, probability in zip(boxes, probabilities, strict=True):
+            self.answer(embedding.index, box, probability)
+        return FilledBoxes(probabilities, np.full(len(boxes), 0.5, dtype=np.float32))
+
+    def box_around(self, mask: np.ndarray) -> Box | None:
+        y, x = np.nonzero(mask)
+        return Box(x.min() + 0.25, y.min() + 0.25, x.max() + 0.5, y.max() + 0.5) if y.size else None
+
+
+def numbered_stack(voxels: np.ndarray) -> SliceStack:
+    """Make a stack of slices (K, rows, columns) whose first pixel is the slice's number; all others stay what they are.
+
+    The second pixel of slice 0 becomes 255, so that the window spans all of uint8.
+    """
+    voxels = voxels.astype(np.uint8)
+    for index, image in enumerate(voxels):
+        image[0, 0] = index
+    voxels[0, 0, 1] = 255
+    return SliceStack(voxels, (1.0, 1.0, 3.0), axis="k", window="full")

@@ -23,6 +23,21 @@ _STRUCTURES = {
     "stomach": (6, 6),
     "aorta": (52, 23),
 }
+# Further ones of the same volumes, to see what becomes of structures that nothing was chosen by.
+_FURTHER = {
+    "gallbladder": (4, 4),
+    "pancreas": (7, 7),
+    "duodenum": (18, None),
+    "colon": (20, None),
+    "vertebra L2": (30, None),
+    "vertebra L1": (31, None),
+    "vertebra T12": (32, None),
+    "inferior vena cava": (63, 24),
+    "spinal cord": (79, None),
+    "left autochthon": (86, 46),
+    "right autochthon": (87, 47),
+    "vertebrae": (None, 19),
+}
 
 
 @dataclass(frozen=True)
@@ -35,18 +50,20 @@ class Case:
     window: str
 
 
-def labelled_cases(folder: Path | None = None) -> list[Case]:
+def labelled_cases(folder: Path | None = None, *, further: bool = False) -> list[Case]:
     """List the organs of TotalSegmentator's sample CT and MRI, and what a folder of the user's adds.
 
+    :param further: the other structures of the samples instead.
     :param folder: holds pairs ``NAME_image.*`` and ``NAME_label.*``; every label in it that is not 0 becomes a case.
     """
     fetch_samples()
     cases = []
     for modality, (image, labels, window) in _SAMPLES.items():
         volume, values = read_volume(sample_path(image)), read_volume(sample_path(labels)).voxels
-        for structure, (ct, mri) in _STRUCTURES.items():
-            expert = values == (ct if modality == "CT" else mri)
-            cases.append(Case(f"{modality} {structure}", volume, expert, window))
+        for structure, labels_of in (_FURTHER if further else _STRUCTURES).items():
+            label = labels_of[0 if modality == "CT" else 1]
+            if label is not None:
+                cases.append(Case(f"{modality} {structure}", volume, values == label, window))
     for path in sorted(folder.glob("*_image.*")) if folder else []:
         volume = read_volume(path)
         values = read_volume(path.with_name(path.name.replace("_image.", "_label."))).voxels

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import pytest
 
+from box_predictor import FilledBoxes
+from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 
 
@@ -29,9 +31,31 @@ class Encoder:
         return Embedding(image.tobytes(), self.nbytes)
 
 
+@dataclass
+class Decoder(Encoder):
+    """Answers every image and box with random probabilities of their own."""
+
+    least: float = 0.2
+    decoded: list[list[Box]] = field(default_factory=list)
+
+    def decode(self, embedding: Embedding, boxes: list[Box]) -> FilledBoxes:
+        self.decoded.append(list(boxes))
+        seeds = [(len(self.key), *embedding.pixels[:1], *map(int, astuple(box))) for box in boxes]
+        masks = [np.random.default_rng(seed).uniform(self.least, 1, (4, 6)) for seed in seeds]
+        return FilledBoxes(np.array(masks, dtype=np.float32), np.array([box.x0 / 8 for box in boxes], dtype=np.float32))
+
+
 @pytest.fixture
 def encoder() -> Encoder:
     return Encoder()
+
+
+@pytest.fixture
+def decoder() -> Decoder:
+    return Decoder()
+
+
+A, B, C = Box(0, 0, 2, 2), Box(1, 0, 3, 3), Box(2, 1, 4, 3)
 
 
 def a_slice(number: int) -> np.ndarray:
@@ -123,3 +147,99 @@ def test_a_cleared_cache_encodes_again(encoder):
     assert (cache.nbytes, len(cache)) == (0, 0)
     cache.embedding(encoder, a_slice(1))
     assert encoder.encoded == [1, 1]
+
+
+def test_a_box_is_decoded_once(decoder):
+    cache = EmbeddingCache()
+    first, first_iou = cache.prediction(decoder, a_slice(1), [A])
+    again, again_iou = cache.prediction(decoder, a_slice(1), [A])
+    assert decoder.decoded == [[A]]
+    np.testing.assert_array_equal(again, first)
+    np.testing.assert_array_equal(again_iou, first_iou)
+
+
+def test_only_the_boxes_that_are_missing_are_decoded_all_at_once_and_masks_come_in_the_order_of_the_boxes(decoder):
+    cache = EmbeddingCache()
+    cache.prediction(decoder, a_slice(1), [A])
+    probabilities, iou = cache.prediction(decoder, a_slice(1), [C, A, B, C])
+    assert decoder.decoded == [[A], [C, B]]
+    assert iou.tolist() == [2 / 8, 0, 1 / 8, 2 / 8]
+    for box, probability in zip([C, A, B, C], probabilities, strict=True):
+        np.testing.assert_array_equal(probability, EmbeddingCache().prediction(decoder, a_slice(1), [box])[0][0])
+
+
+def test_another_box_image_or_model_is_decoded_anew(decoder):
+    cache = EmbeddingCache()
+    first, _ = cache.prediction(decoder, a_slice(1), [A])
+    other = Decoder(key="other weights")
+    for predictor, image, box in ((decoder, a_slice(1), B), (decoder, a_slice(2), A), (other, a_slice(1), A)):
+        probabilities, _ = cache.prediction(predictor, image, [box])
+        assert not np.array_equal(probabilities, first)
+    assert decoder.decoded == [[A], [B], [A]]
+    assert other.decoded == [[A]]
+
+
+def test_kept_masks_are_the_decoded_ones_in_half_precision(decoder):
+    decoder.least = -0.2
+    cache, image = EmbeddingCache(), a_slice(1)
+    direct = np.maximum(decoder.decode(cache.embedding(decoder, image), [A, B, C]).probabilities, 0)
+    for _ in range(2):
+        probabilities, _ = cache.prediction(decoder, image, [A, B, C])
+        assert (probabilities.dtype, probabilities.shape) == (np.float32, (3, 4, 6))
+        np.testing.assert_allclose(probabilities, np.where(direct < 0.01, 0, direct), atol=3e-4)
+        certain = np.abs(direct - 0.5) > 3e-4
+        np.testing.assert_array_equal((probabilities > 0.5)[certain], (direct > 0.5)[certain])
+
+
+def test_who_writes_into_a_mask_spoils_no_kept_one(decoder):
+    cache = EmbeddingCache()
+    first, _ = cache.prediction(decoder, a_slice(1), [A])
+    expected = first.copy()
+    first[:] = 0
+    np.testing.assert_array_equal(cache.prediction(decoder, a_slice(1), [A])[0], expected)
+
+
+def test_a_mask_that_is_nowhere_or_at_one_edge_comes_back_at_its_place(decoder):
+    nowhere, corner = np.zeros((4, 6), dtype=np.float32), np.zeros((4, 6), dtype=np.float32)
+    corner[3, 5] = 0.75
+    decoder.decode = lambda _embedding, _boxes: FilledBoxes(np.stack([nowhere, corner]), np.array([0.5, 0.25]))
+    cache = EmbeddingCache()
+    for _ in range(2):
+        probabilities, iou = cache.prediction(decoder, a_slice(1), [A, B])
+        np.testing.assert_array_equal(probabilities, [nowhere, corner])
+        assert iou.tolist() == [0.5, 0.25]
+        # What was found is kept, also if it is nothing.
+        decoder.decode = None
+
+
+def test_masks_of_color_slices_have_no_channels(decoder):
+    color = np.zeros((4, 6, 3), dtype=np.uint8)
+    assert EmbeddingCache().prediction(decoder, color, [A, B])[0].shape == (2, 4, 6)
+
+
+def test_the_least_recently_used_masks_leave_first_when_their_budget_is_full(decoder):
+    # A mask takes 4 x 6 x 2 bytes.
+    cache = EmbeddingCache(mask_budget=2 * 48)
+    for box in (A, B, A, C):
+        cache.prediction(decoder, a_slice(1), [box])
+    decoder.decoded.clear()
+    for box in (A, C, B):
+        cache.prediction(decoder, a_slice(1), [box])
+    assert decoder.decoded == [[B]]
+    # The embedding has a budget of its own.
+    assert decoder.encoded == [1]
+
+
+def test_a_request_for_more_masks_than_the_budget_holds_is_answered_all_the_same(decoder):
+    cache = EmbeddingCache(mask_budget=48)
+    probabilities, _ = cache.prediction(decoder, a_slice(1), [A, B, C])
+    expected, _ = EmbeddingCache().prediction(decoder, a_slice(1), [A, B, C])
+    np.testing.assert_array_equal(probabilities, expected)
+
+
+def test_a_cleared_cache_decodes_again(decoder):
+    cache = EmbeddingCache()
+    cache.prediction(decoder, a_slice(1), [A])
+    cache.clear()
+    cache.prediction(decoder, a_slice(1), [A])
+    assert decoder.decoded == [[A], [A]]

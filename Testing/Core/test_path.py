@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 
-from box_predictor import BoxPredictor, FilledBoxes
+from box_predictor import BoxPredictor, Scripted, numbered_stack
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.candidates import outline
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.path import propagate_path, smaller_boxes
+from MedSAMSlicerLib.volume.path import propagate_path
 from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import collect
+from MedSAMSlicerLib.volume.steps import SliceMask, collect
 
 ROWS, COLUMNS, SLICES = 32, 32, 9
 ROI = Box(4, 4, 27, 27)
+# The prompt of the whole ROI.
+WHOLE = outline(ROI)
 ORGAN, NEIGHBOR = np.s_[10:22, 10:22], np.s_[4:28, 4:9]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The embedding of `Scripted`: it remembers which slice it is."""
-
-    index: int
-    nbytes: int = 1000
-
-
-class Scripted:
-    """Answers a box in a slice with probabilities that a test wrote."""
-
-    key = "script"
-
-    def __init__(self, answer: Callable[[int, Box, np.ndarray], None]) -> None:
-        self.answer = answer
-        self.requests: list[tuple[int, int]] = []
-
-    def encode(self, image: np.ndarray) -> Slice:
-        # The gray value tells the slice, see `a_stack`.
-        return Slice(round(float(image[0, 0]) / 255 * (SLICES - 1)))
-
-    def decode(self, embedding: Slice, boxes: Sequence[Box]) -> FilledBoxes:
-        self.requests.append((embedding.index, len(boxes)))
-        probabilities = np.zeros((len(boxes), ROWS, COLUMNS), dtype=np.float32)
-        for box, probability in zip(boxes, probabilities, strict=True):
-            self.answer(embedding.index, box, probability)
-        return FilledBoxes(probabilities, np.full(len(boxes), 0.5, dtype=np.float32))
-
-    def box_around(self, mask: np.ndarray) -> Box | None:
-        y, x = np.nonzero(mask)
-        return Box(x.min() + 0.25, y.min() + 0.25, x.max() + 0.5, y.max() + 0.5) if y.size else None
 
 
 @pytest.fixture
 def a_stack() -> SliceStack:
-    ramp = np.linspace(0, 255, SLICES).round().astype(np.uint8)
-    return SliceStack(np.tile(ramp[:, None, None], (1, ROWS, COLUMNS)), (1.0, 1.0, 3.0), window="full")
+    """Gray slices: neither contrast nor intensities speak for any mask."""
+    return numbered_stack(np.full((SLICES, ROWS, COLUMNS), 100))
 
 
 def roi_of(first: int, last: int) -> dict[int, Box]:
     return dict.fromkeys(range(first, last + 1), ROI)
+
+
+def final_confidence(results: Iterable[SliceMask]) -> dict[int, float]:
+    return {result.index: result.confidence for result in results if result.final}
 
 
 def mask_of(*places: tuple[slice, ...]) -> np.ndarray:
@@ -72,7 +45,7 @@ def mask_of(*places: tuple[slice, ...]) -> np.ndarray:
 
 def test_a_slice_in_which_the_box_holds_another_organ_follows_its_neighbors(a_stack):
     def answer(index: int, box: Box, probability: np.ndarray) -> None:
-        whole = box == ROI
+        whole = box == WHOLE
         probability[NEIGHBOR if index in (2, 6) and whole else ORGAN] = 1
 
     mask = collect(propagate_path(a_stack, roi_of(1, 7), Scripted(answer), EmbeddingCache()), a_stack)
@@ -82,7 +55,7 @@ def test_a_slice_in_which_the_box_holds_another_organ_follows_its_neighbors(a_st
 
 def test_a_wrong_first_mask_is_taken_back_when_the_other_slices_disagree(a_stack):
     def answer(index: int, box: Box, probability: np.ndarray) -> None:
-        if index == 4 and box == ROI:
+        if index == 4 and box == WHOLE:
             # In the middle slice the whole box shows the neighbor, a little more surely than the organ is seen.
             probability[NEIGHBOR] = 1
         elif box.x1 < 10:
@@ -94,20 +67,19 @@ def test_a_wrong_first_mask_is_taken_back_when_the_other_slices_disagree(a_stack
 
     results = list(propagate_path(a_stack, roi_of(1, 7), Scripted(answer), EmbeddingCache()))
     np.testing.assert_array_equal(results[0].mask, mask_of(NEIGHBOR))
-    assert [result.index for result in results] == [4, 5, 6, 7, 3, 2, 1, 4]
     np.testing.assert_array_equal(collect(results, a_stack)[4], mask_of(ORGAN))
 
 
 def test_the_stabler_of_two_masks_is_taken_where_there_is_no_neighbor(a_stack):
     def answer(_index: int, box: Box, probability: np.ndarray) -> None:
-        if box == ROI:
+        if box == WHOLE:
             probability[NEIGHBOR] = 0.6
         else:
             probability[ORGAN] = 0.9
 
-    (result,) = propagate_path(a_stack, roi_of(4, 4), Scripted(answer), EmbeddingCache())
-    np.testing.assert_array_equal(result.mask, mask_of(ORGAN))
-    assert result.box != ROI
+    for result in propagate_path(a_stack, roi_of(4, 4), Scripted(answer), EmbeddingCache()):
+        np.testing.assert_array_equal(result.mask, mask_of(ORGAN))
+        assert result.box != WHOLE
 
 
 def test_masks_stay_inside_of_the_slices_own_box(a_stack):
@@ -122,20 +94,19 @@ def test_masks_stay_inside_of_the_slices_own_box(a_stack):
 
 
 def test_the_first_slice_is_there_after_one_encoding_and_all_its_boxes_are_decoded_at_once(a_stack):
-    predictor = Scripted(lambda _index, _box, probability: probability.fill(1))
+    predictor = Scripted(lambda _index, _box, probability: probability[ORGAN].fill(1))
     results = propagate_path(a_stack, roi_of(1, 8), predictor, EmbeddingCache())
     assert next(results).index == 4
     assert predictor.requests == [(4, 6)]
-    # The next slice also takes the box around this mask.
+    # The next slice also takes two boxes around this one's masks.
     assert next(results).index == 5
-    assert predictor.requests == [(4, 6), (5, 7)]
+    assert predictor.requests == [(4, 6), (5, 8)]
     results.close()
     assert len(predictor.requests) == 2
 
 
 def test_a_structure_that_fills_its_box_is_taken_whole(a_stack):
     results = list(propagate_path(a_stack, roi_of(2, 6), BoxPredictor(), EmbeddingCache()))
-    assert [result.index for result in results] == [4, 5, 6, 3, 2]
     assert all(np.array_equal(result.mask, mask_of(np.s_[4:28, 4:28])) for result in results)
 
 
@@ -155,17 +126,94 @@ def test_a_mask_that_follows_from_its_neighbor_is_a_candidate(a_stack):
         np.testing.assert_array_equal(mask[index], mask_of(ORGAN), err_msg=str(index))
 
 
-def test_the_smaller_boxes_are_the_corners_and_the_center():
-    assert smaller_boxes(Box(10, 20, 30, 60)) == [
-        Box(10, 20, 30, 60),
-        Box(10, 20, 25, 50),
-        Box(15, 20, 30, 50),
-        Box(10, 30, 25, 60),
-        Box(15, 30, 30, 60),
-        Box(15, 30, 25, 50),
+def test_a_box_of_one_pixel_works(a_stack):
+    results = list(propagate_path(a_stack, {3: Box(7, 8, 7, 8)}, BoxPredictor(), EmbeddingCache()))
+    np.testing.assert_array_equal(results[-1].mask, mask_of(np.s_[8:9, 7:8]))
+
+
+def test_slices_come_from_the_middle_outward_and_then_again_in_order_and_final(a_stack):
+    results = list(propagate_path(a_stack, roi_of(2, 6), BoxPredictor(), EmbeddingCache()))
+    assert [(result.index, result.final) for result in results] == [
+        *((index, False) for index in (4, 5, 6, 3, 2)),
+        *((index, True) for index in (2, 3, 4, 5, 6)),
     ]
 
 
-def test_a_box_of_one_pixel_works(a_stack):
-    results = list(propagate_path(a_stack, {3: Box(7, 8, 7, 8)}, BoxPredictor(), EmbeddingCache()))
-    np.testing.assert_array_equal(results[0].mask, mask_of(np.s_[8:9, 7:8]))
+def test_an_roi_that_reaches_to_all_edges_of_the_slices_works(a_stack):
+    boxes = dict.fromkeys(range(SLICES), Box(0, 0, COLUMNS - 1, ROWS - 1))
+    mask = collect(propagate_path(a_stack, boxes, BoxPredictor(), EmbeddingCache()), a_stack)
+    assert mask.all()
+
+
+def test_confidence_is_high_where_all_masks_agree_and_low_where_they_do_not(a_stack):
+    def answer(index: int, box: Box, probability: np.ndarray) -> None:
+        if index == 5:
+            # Every box shows something else, and all as surely.
+            probability[4 + int(box.x0) % 9 : 14 + int(box.x1 + box.y0) % 11, int(box.y1) % 9 + 4 : 20] = 0.99
+        elif index == 8:
+            # All boxes show the same, but not surely.
+            probability[ORGAN] = 0.75
+        else:
+            probability[ORGAN] = 0.99
+
+    confidence = final_confidence(propagate_path(a_stack, roi_of(2, 8), Scripted(answer), EmbeddingCache()))
+    assert all(0 <= each <= 1 for each in confidence.values())
+    assert min(confidence[index] for index in (2, 3, 4, 6, 7)) > 0.95
+    assert confidence[5] < 0.9
+    assert confidence[8] < 0.9
+
+
+def test_a_slice_without_a_mask_has_no_confidence(a_stack):
+    empty = Scripted(lambda _index, _box, _probability: None)
+    assert set(final_confidence(propagate_path(a_stack, roi_of(2, 4), empty, EmbeddingCache())).values()) == {0}
+
+
+def test_the_outline_moves_to_where_the_intensities_change():
+    voxels = np.full((SLICES, ROWS, COLUMNS), 60)
+    voxels[(slice(None), *ORGAN)] = 180
+
+    def answer(_index: int, _box: Box, probability: np.ndarray) -> None:
+        # The model is sure of the core only; left and right it is a little too wide, above and below too narrow.
+        probability[12:20, 8:24] = 0.6
+        probability[10:12, 10:22] = probability[20:22, 10:22] = 0.4
+        probability[12:20, 12:20] = 0.95
+
+    stack = numbered_stack(voxels)
+    mask = collect(propagate_path(stack, roi_of(2, 5), Scripted(answer), EmbeddingCache()), stack)
+    for index in range(2, 6):
+        np.testing.assert_array_equal(mask[index], mask_of(ORGAN), err_msg=str(index))
+
+
+def test_the_box_that_follows_from_all_slices_is_tried_at_last(a_stack):
+    found = Box(10, 10, 22, 22)
+
+    def answer(index: int, box: Box, probability: np.ndarray) -> None:
+        # In one slice no box shows anything but the one of the organ in all others.
+        if index != 5 or box == found:
+            probability[ORGAN] = 1
+
+    mask = collect(propagate_path(a_stack, roi_of(2, 8), Scripted(answer), EmbeddingCache()), a_stack)
+    np.testing.assert_array_equal(mask[5], mask_of(ORGAN))
+
+
+def test_of_two_masks_the_one_on_an_edge_is_taken():
+    voxels = np.full((SLICES, ROWS, COLUMNS), 60)
+    voxels[(slice(None), *ORGAN)] = 180
+
+    def answer(_index: int, box: Box, probability: np.ndarray) -> None:
+        # Nothing but the contrast speaks for the organ: both are as sure.
+        probability[np.s_[6:18, 14:26] if box == WHOLE else ORGAN] = 1
+
+    stack = numbered_stack(voxels)
+    mask = collect(propagate_path(stack, roi_of(2, 5), Scripted(answer), EmbeddingCache()), stack)
+    for index in range(2, 6):
+        np.testing.assert_array_equal(mask[index], mask_of(ORGAN), err_msg=str(index))
+
+
+def test_the_same_roi_again_decodes_nothing(a_stack):
+    predictor, cache = BoxPredictor(), EmbeddingCache()
+    first = collect(propagate_path(a_stack, roi_of(2, 6), predictor, cache), a_stack)
+    predictor.prompts.clear()
+    again = collect(propagate_path(a_stack, roi_of(2, 6), predictor, cache), a_stack)
+    assert predictor.prompts == []
+    np.testing.assert_array_equal(again, first)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import slicer
 
+from MedSAMSlicerLib.mrml.key_slices import key_slice_of
 from MedSAMSlicerLib.mrml.markups import slice_boxes
 from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, clear_segment, require_labelmaps
 from MedSAMSlicerLib.mrml.volumes import voxels
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import slice_of
+from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.propagation import propagation_named
+from MedSAMSlicerLib.volume.segmentation import segment_structure
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Predictor, SliceMask
 
@@ -27,6 +31,21 @@ class Step:
     done: int
     total: int
     result: SliceMask
+
+
+@dataclass(frozen=True)
+class SliceReview:
+    """How sure a slice of a segment is.
+
+    :param axis: of the slice, 0 = I, 1 = J, 2 = K.
+    :param confidence: from 0 to 1, see `volume.steps.SliceMask`.
+    :param doubtful: how many of its pixels are expected to be wrong.
+    """
+
+    axis: int
+    index: int
+    confidence: float
+    doubtful: float
 
 
 class SegmentationSession:
@@ -50,14 +69,15 @@ class SegmentationSession:
         # Not "or": a cache that is still empty is false.
         self.cache = EmbeddingCache() if cache is None else cache
         self._histories: dict[slicer.vtkMRMLSegmentationNode, slicer.vtkSegmentationHistory] = {}
+        self._reviews: dict[tuple[slicer.vtkMRMLSegmentationNode, str], list[SliceReview]] = {}
 
     def segment(
         self,
         volume: slicer.vtkMRMLVolumeNode,
-        roi: slicer.vtkMRMLMarkupsROINode,
+        roi: slicer.vtkMRMLMarkupsROINode | None,
         segmentation: slicer.vtkMRMLSegmentationNode,
         segment_id: str | None = None,
-        **options: str,
+        **options: Any,
     ) -> str:
         """Segment what an ROI holds, at once, and return the segment's ID; see `segment_by_slice`."""
         for step in self.segment_by_slice(volume, roi, segmentation, segment_id, **options):
@@ -69,10 +89,11 @@ class SegmentationSession:
     def segment_by_slice(
         self,
         volume: slicer.vtkMRMLVolumeNode,
-        roi: slicer.vtkMRMLMarkupsROINode,
+        roi: slicer.vtkMRMLMarkupsROINode | None,
         segmentation: slicer.vtkMRMLSegmentationNode,
         segment_id: str | None = None,
         *,
+        key_slices: Sequence[KeySlice | slicer.vtkMRMLMarkupsROINode] = (),
         axis: str = "auto",
         window: str = "auto",
         propagation: str = "path",
@@ -82,43 +103,72 @@ class SegmentationSession:
         The segment grows while the steps are taken. A caller who stops early (closes the generator) keeps the slices
         that are done; after an error the segmentation is as it was before. Nothing happens before the first step.
 
+        To correct a segment, call this again for it with key slices; to take one back, without it. What was decoded
+        before is not decoded again. The segment stays as it is until the correction is complete; stopped early, there
+        is none.
+
+        :param roi: the box around the structure; without it the structure is followed from the first key slice to both
+            sides until it ends.
         :param segment_id: the segment whose content is replaced; by default a new one with the ROI's name.
-        :param axis: of the slices, "i", "j", "k" or "auto", see `volume.geometry.choose_axis`.
+        :param key_slices: flat ROIs, or what `mrml.key_slices.painted_slice` makes of a slice painted by hand.
+        :param axis: of the slices, "i", "j", "k" or "auto", see `volume.geometry.choose_axis`; without an ROI "auto" is
+            the first key slice's.
         :param window: see `volume.intensity.resolve_window`.
         :param propagation: a name in `volume.propagation.PROPAGATIONS`.
-        :raises ValueError: if a node is missing or can't be used, the ROI lies outside of the volume, or an option is
-            unknown.
+        :raises ValueError: if a node is missing or can't be used, the ROI or a key slice lies outside of the volume, or
+            an option is unknown.
         """
-        propagate = propagation_named(propagation)
-        stack = SliceStack(voxels(volume), volume.GetSpacing(), axis=axis, window=window)
-        boxes = slice_boxes(roi, volume, stack.axis)
+        values = voxels(volume)
+        keys = [each if isinstance(each, KeySlice) else key_slice_of(each, volume) for each in key_slices]
+        if roi is None and keys and axis == "auto":
+            axis = "ijk"[keys[0].axis]
+        stack = SliceStack(values, volume.GetSpacing(), axis=axis, window=window)
+        boxes = {} if roi is None and keys else slice_boxes(roi, volume, stack.axis)
         require_labelmaps(segmentation)
         if segment_id is not None and segmentation.GetSegmentation().GetSegment(segment_id) is None:
             raise ValueError(
                 f"The segmentation {segmentation.GetName()!r} has no segment {segment_id!r}: "
                 "give the ID of one, or none for a new one."
             )
+        propagation_named(propagation)
         history = self._history(segmentation)
         history.SaveState()
+        corrects = segment_id is not None and bool(keys)
         try:
             if segment_id is None:
-                segment_id = add_segment(segmentation, roi.GetName())
-            else:
+                segment_id = add_segment(segmentation, _name(roi, key_slices))
+            elif not corrects:
                 clear_segment(segmentation, segment_id)
             if segmentation.GetDisplayNode() is None:
                 segmentation.CreateDefaultDisplayNodes()
-            pending = _PendingSlices(stack, SegmentWriter(segmentation, segment_id, volume))
-            done: set[int] = set()
+            pending = _PendingSlices(stack, SegmentWriter(segmentation, segment_id, volume), at_once=corrects)
+            results: dict[int, SliceMask] = {}
             try:
-                for result in propagate(stack, boxes, self.predictor, self.cache):
-                    pending.add(result)
-                    done.add(result.index)
-                    yield Step(segment_id, len(done), len(boxes), result)
+                for result in segment_structure(stack, boxes, self.predictor, self.cache, keys, propagation):
+                    if result.final or not corrects:
+                        pending.add(result)
+                    results[result.index] = result
+                    yield Step(segment_id, len(results), max(len(boxes), len(results)), result)
+                if corrects:
+                    # Only a whole correction takes the place of what was there.
+                    pending.write()
             finally:
-                pending.write()
+                if not corrects:
+                    pending.write()
+            self._reviews[segmentation, segment_id] = _review(stack.axis, results.values())
         except Exception:
             history.RestorePreviousState()
             raise
+
+    def review(self, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> list[SliceReview]:
+        """List the slices of a segment, those first where a correction promises most.
+
+        That is where most voxels are expected to be wrong: the size of the mask times what its confidence lacks. Key
+        slices come last.
+
+        :return: as the segment was last made in this session; empty for any other segment.
+        """
+        return list(self._reviews.get((segmentation, segment_id), ()))
 
     def undo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
         """Take the last segmentation back; False if there is none."""
@@ -133,6 +183,7 @@ class SegmentationSession:
     def _history(self, segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.vtkSegmentationHistory:
         # A node that left its scene can't be undone any more; its history would only hold memory.
         self._histories = {node: history for node, history in self._histories.items() if node.GetScene()}
+        self._reviews = {key: review for key, review in self._reviews.items() if key[0].GetScene()}
         if segmentation not in self._histories:
             history = slicer.vtkSegmentationHistory()
             history.SetSegmentation(segmentation.GetSegmentation())
@@ -140,18 +191,36 @@ class SegmentationSession:
         return self._histories[segmentation]
 
 
+def _name(roi: slicer.vtkMRMLMarkupsROINode | None, key_slices: Sequence[Any]) -> str:
+    """Name a segment after its ROI, or else after the node of its first key slice."""
+    node = roi or key_slices[0]
+    return "Segment" if isinstance(node, KeySlice) else node.GetName()
+
+
+def _review(axis: int, results: Iterable[SliceMask]) -> list[SliceReview]:
+    # An empty mask counts as one pixel: that nothing was found is doubtful, too.
+    slices = [
+        SliceReview(axis, each.index, each.confidence, (1 - each.confidence) * max(int(each.mask.sum()), 1))
+        for each in results
+    ]
+    return sorted(slices, key=lambda each: (-each.doubtful, each.index))
+
+
 class _PendingSlices:
     """Finished slices that are not in the segment yet.
 
     Writing a slice makes Slicer update the views and the 3-D surface, which can take longer than the slice itself:
     slices are written together, so that writing takes a small share of the time.
+
+    :param at_once: write all of them together, in the place of what the segment holds.
     """
 
     _SHARE = 0.1
 
-    def __init__(self, stack: SliceStack, writer: SegmentWriter) -> None:
+    def __init__(self, stack: SliceStack, writer: SegmentWriter, *, at_once: bool) -> None:
         self._stack = stack
         self._writer = writer
+        self._at_once = at_once
         self._pending: dict[int, np.ndarray] = {}
         self._written: dict[int, np.ndarray] = {}
         self._next_write = 0.0
@@ -159,13 +228,15 @@ class _PendingSlices:
     def add(self, result: SliceMask) -> None:
         """Take a slice; one that came before is replaced."""
         self._pending[result.index] = result.mask
-        if time.monotonic() >= self._next_write:
+        if not self._at_once and time.monotonic() >= self._next_write:
             self.write()
 
     def write(self) -> None:
         """Write all pending slices, each run of neighbors at once."""
         start = time.monotonic()
-        if self._pending.keys() & self._written.keys():
+        if not self._pending:
+            return
+        if self._at_once or self._pending.keys() & self._written.keys():
             # A segment can only grow here; to take voxels away it is emptied and written again.
             self._writer.clear()
             self._pending = self._written | self._pending

@@ -1,4 +1,4 @@
-"""The track of a structure's box through the slices: smoothed where masks are uncertain, moved where a user corrects."""
+"""The track of a structure's box through the slices: smoothed where masks are uncertain, moved where they are wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.steps import SliceMask
 
 # How much sides wander from end to end of the stack, and how far a side of a certain mask, and one of a mask of no
-# confidence, are off: variances, in units of the box's own size. Testing/Benchmarks/README.md tells how they were chosen.
+# confidence, are off: variances, of which only the ratio counts.
 _WANDERING = 0.5
 _CERTAIN, _UNCERTAIN = 0.003, 1.0
 # A side that the user gave is off by nothing to speak of.
@@ -29,7 +29,7 @@ def smoothed_boxes(results: Sequence[SliceMask], given: Mapping[int, Box] | None
     """Smooth the boxes around masks across the slices, so that uncertain ones follow their neighbors.
 
     Each side is a random walk, seen exactly where a box is given and the worse the less certain a mask is (a Kalman
-    smoother). A walk forgets what lies beyond a point that is known, so a given box changes nothing beyond the next one.
+    smoother). A walk forgets what lies beyond a known point: a given box changes nothing beyond the next one.
 
     :param results: neighbors, in order.
     :param given: slice index -> box, by its outer edges.
@@ -55,8 +55,9 @@ def smoothed_boxes(results: Sequence[SliceMask], given: Mapping[int, Box] | None
 def moved_boxes(results: Sequence[SliceMask], given: Mapping[int, Box]) -> dict[int, Box]:
     """Move the boxes around masks as the given boxes moved theirs.
 
-    Between two given boxes the way that each side has moved is interpolated; outward of them it decays, to about a third
-    over the length of the stack. What was wrong in one slice (too wide on one side) mostly is in its neighbors, too.
+    Between two given boxes the way that each side has moved is interpolated; outward of them it decays, to about a
+    third over the length of the stack. What was wrong in one slice (too wide on one side) mostly is in its neighbors,
+    too.
 
     :param results: neighbors, in order; the masks as they were before the boxes were given.
     :param given: slice index -> box, by its outer edges.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -71,6 +72,7 @@ class CandidateDecoder:
     measured in standard deviations of the intensities that all boxes hold.
 
     :param boxes: slice index -> the box outside of which the slice's masks are empty, all of the slices.
+    :param room: boxes that may be decoded in later, see `within`; they are not looked at before.
     :param deviation: to measure the contrast with; by default that of the intensities in all boxes.
     """
 
@@ -80,17 +82,26 @@ class CandidateDecoder:
         boxes: Boxes,
         predictor: Predictor,
         cache: EmbeddingCache,
+        *,
+        room: Boxes | None = None,
         deviation: float | None = None,
     ) -> None:
         self._stack, self._predictor, self._cache = stack, predictor, cache
-        self.frame = _frame(boxes, stack.shape)
+        room = room or boxes
+        self.frame = _frame([*boxes.values(), *room.values()], stack.shape)
         self.inside = {index: self.pixels_of(box) for index, box in boxes.items()}
-        images = {index: stack.image(index)[self.frame] for index in boxes}
+        images = {index: stack.image(index)[self.frame] for index in {*boxes, *room}}
         self.images = {i: image.mean(axis=2) if image.ndim == 3 else image for i, image in images.items()}
         if deviation is None:
             held = np.concatenate([self.images[index][self.inside[index]] for index in boxes])
             deviation = max(float(held.std()), 1.0)
         self._deviation = deviation
+
+    def within(self, room: Boxes) -> CandidateDecoder:
+        """Return a decoder of the same frame and contrast for other boxes, of the room that this one was made with."""
+        other = copy.copy(self)
+        other.inside = {index: self.pixels_of(box) for index, box in room.items()}
+        return other
 
     def decode(self, index: int, boxes: Sequence[Box]) -> tuple[Candidates, np.ndarray]:
         """Decode boxes in a slice, all in one batch.
@@ -160,10 +171,10 @@ def dice(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
     return 2 * (a @ b.T) / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1), 1)
 
 
-def _frame(boxes: Boxes, shape: tuple[int, int]) -> Frame:
+def _frame(boxes: Sequence[Box], shape: tuple[int, int]) -> Frame:
     """Find the rows and columns that hold all boxes and the rim around them."""
-    y0, y1 = min(box.y0 for box in boxes.values()), max(box.y1 for box in boxes.values())
-    x0, x1 = min(box.x0 for box in boxes.values()), max(box.x1 for box in boxes.values())
+    y0, y1 = min(box.y0 for box in boxes), max(box.y1 for box in boxes)
+    x0, x1 = min(box.x0 for box in boxes), max(box.x1 for box in boxes)
     (rows, columns), limits = _pixels(Box(x0, y0, x1, y1)), shape
     return tuple(  # type: ignore[return-value]
         slice(max(span.start - _RIM, 0), min(span.stop + _RIM, limit))

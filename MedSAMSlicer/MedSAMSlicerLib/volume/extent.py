@@ -12,7 +12,7 @@ from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, outl
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.intensity_model import intensity_odds
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.path import propagate_path
+from MedSAMSlicerLib.volume.path import Keys, propagate_path
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Predictor, SliceMask, soft_dice
 from MedSAMSlicerLib.volume.viterbi import agreement
@@ -30,14 +30,16 @@ _SURROUNDINGS = 6
 
 
 def propagate_until_end(
-    stack: SliceStack, key: KeySlice, predictor: Predictor, cache: EmbeddingCache
+    stack: SliceStack, key: KeySlice, predictor: Predictor, cache: EmbeddingCache, keys: Keys | None = None
 ) -> Iterator[SliceMask]:
-    """Segment a structure from one slice: follow it to both sides until it ends, then segment what was found as a 3-D box.
+    """Segment a structure from one slice: follow it to both sides until it ends, then segment what was found as a 3-D
+    box.
 
     Yields the followed slices, which are not final, then all slices from end to end as `path.propagate_path` does with
     the key slice given.
 
     :param key: along the stack's axis, with a box or a mask.
+    :param keys: slice index -> further key slices along this axis.
     :raises ValueError: if nothing is found in the key slice.
     """
     boxes: dict[int, Box] = {}
@@ -46,14 +48,14 @@ def propagate_until_end(
         edges = bounds(result.mask)
         assert edges is not None
         boxes[result.index] = _widened(edges, stack.shape)
-    yield from propagate_path(stack, boxes, predictor, cache, {key.index: key})
+    yield from propagate_path(stack, boxes, predictor, cache, {**(keys or {}), key.index: key})
 
 
 def follow(stack: SliceStack, key: KeySlice, predictor: Predictor, cache: EmbeddingCache) -> Iterator[SliceMask]:
     """Follow a structure slice by slice from a key slice, first upward, then downward, until it ends.
 
-    Every slice is prompted with boxes around its neighbor's mask; the mask that is stable, well set off and overlaps the
-    neighbor's best is carried on.
+    Every slice is prompted with boxes around its neighbor's mask; the mask that is stable, well set off and overlaps
+    the neighbor's best is carried on.
     """
     rows, columns = stack.shape
     whole = Box(0, 0, columns - 1, rows - 1)
@@ -92,7 +94,9 @@ def follow(stack: SliceStack, key: KeySlice, predictor: Predictor, cache: Embedd
                 break
             largest = max(largest, int(found.sum()))
             confidence = soft_dice(candidates.probabilities[choice], found)
-            yield SliceMask(index, found, candidates.boxes[choice], float(candidates.iou[choice]), confidence, final=False)
+            yield SliceMask(
+                index, found, candidates.boxes[choice], float(candidates.iou[choice]), confidence, final=False
+            )
             mask = found
             index += step
 
@@ -113,9 +117,7 @@ def _scaled(edges: Box, part: float, least: float, shape: tuple[int, int]) -> Bo
     """Move every side of a box outward by a part of its size, within the slice."""
     x, y = part * (edges.x1 - edges.x0) + least, part * (edges.y1 - edges.y0) + least
     rows, columns = shape
-    return Box(
-        max(edges.x0 - x, 0), max(edges.y0 - y, 0), min(edges.x1 + x, columns), min(edges.y1 + y, rows)
-    )
+    return Box(max(edges.x0 - x, 0), max(edges.y0 - y, 0), min(edges.x1 + x, columns), min(edges.y1 + y, rows))
 
 
 def _widened(edges: Box, shape: tuple[int, int]) -> Box:

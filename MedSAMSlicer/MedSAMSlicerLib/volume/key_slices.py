@@ -30,4 +30,6 @@ class KeySlice:
         if (self.box is None) == (self.mask is None):
             raise ValueError(f"The key slice {self.index} needs either a box or a mask: give one of them.")
         if self.mask is not None and self.mask.ndim != 2:
-            raise ValueError(f"The mask of key slice {self.index} has the shape {self.mask.shape}: give (rows, columns).")
+            raise ValueError(
+                f"The mask of key slice {self.index} has the shape {self.mask.shape}: give (rows, columns)."
+            )

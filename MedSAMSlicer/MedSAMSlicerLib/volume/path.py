@@ -37,26 +37,28 @@ def propagate_path(
 
     The candidates of a slice are the masks of its own box, of the four corners and the center of this box, of the box
     around the neighbor's mask as in `propagation.propagate_reference`, of a narrower one, and at last of the boxes that
-    were found, smoothed across the slices. The chosen masks are
-    refined by their intensities (see `intensity_model.refine`) and stay inside of the boxes. The model's own estimate
-    of a mask's quality is not used, so that this works for models with an untrained IoU head as well.
+    were found, smoothed across the slices. The chosen masks are refined by their intensities (see
+    `intensity_model.refine`) and stay inside of the boxes. The model's own estimate of a mask's quality is not used, so
+    that this works for models with an untrained IoU head as well.
 
-    Goes from the middle slice outward and yields the mask that agrees best with the neighbor's, which is not final; then
-    yields all slices again, in order, with their final masks.
+    Goes from the middle slice outward and yields the mask that agrees best with the neighbor's, which is not final;
+    then yields all slices again, in order, with their final masks.
 
-    A key slice keeps its mask. It parts the stack into sections that are solved on their own, so that it changes nothing
-    beyond the neighboring key slices. What it changes about the structure's box moves the boxes of its sections as well
-    (see `box_track`).
+    A key slice keeps its mask. It parts the stack into sections that are solved on their own, so that it changes
+    nothing beyond the neighboring key slices. What it changes about the structure's box moves the boxes of its
+    sections as well (see `box_track`).
 
     :param boxes: slice index -> the ROI's box there, as `geometry.roi_boxes` cuts it.
     :param keys: slice index -> key slice along the stack's axis. One outside of the boxes widens them, see
         `widened_boxes`.
     """
     keys = keys or {}
-    boxes = widened_boxes(boxes, keys)
-    if not boxes:
+    room = widened_boxes(boxes, keys)
+    if not room:
         return
-    decoder = CandidateDecoder(stack, boxes, predictor, cache)
+    # Without key slices first, whatever they are: what they don't concern must stay as it is.
+    boxes = boxes or room
+    decoder = CandidateDecoder(stack, boxes, predictor, cache, room=room)
     found: dict[int, Candidates] = {}
     for index, candidates, choice in _walk(decoder, boxes, predictor):
         found[index] = candidates
@@ -65,18 +67,25 @@ def propagate_path(
     for index, box in smoothed_boxes(results).items():
         found[index] += decoder.decode(index, [box])[0].better_by(_TRACK_BONUS)
     results = _solve(decoder, found, keys={})
-    yield from _corrected(decoder, found, results, keys) if keys else results
+    yield from _corrected(decoder.within(room), room, found, results, keys) if keys else results
 
 
 def _corrected(
-    decoder: CandidateDecoder, found: Mapping[int, Candidates], results: list[SliceMask], keys: Keys
+    decoder: CandidateDecoder,
+    room: Boxes,
+    found: Mapping[int, Candidates],
+    results: list[SliceMask],
+    keys: Keys,
 ) -> Iterator[SliceMask]:
     """Solve every section between key slices and ends anew, with the boxes that follow from the key slices."""
     fixed = {index: _fixed(decoder, key) for index, key in keys.items()}
-    given = {index: box for index, key in keys.items() if (box := outline(key.box) if key.box else bounds(key.mask))}
-    stops = sorted({min(found), *keys, max(found)})
+    given = {index: box for index, key in keys.items() if (box := _edges(key))}
+    stops = sorted({min(room), *keys, max(room)})
     for first, last in itertools.pairwise(stops) if len(stops) > 1 else [(stops[0], stops[0])]:
-        section = {index: found[index] for index in range(first, last + 1)}
+        section = {
+            index: found.get(index) or decoder.decode(index, smaller_boxes(outline(room[index])))[0]
+            for index in range(first, last + 1)
+        }
         # Only these: also an empty mask, which gives no box, keeps off what lies beyond it.
         ends = {index: given[index] for index in (first, last) if index in given}
         tracks = (smoothed_boxes(results, ends), moved_boxes(results, ends)) if ends else ()
@@ -99,11 +108,12 @@ def widened_boxes(boxes: Boxes, keys: Keys) -> dict[int, Box]:
     """
     widened = dict(boxes)
     for index, key in sorted(keys.items()):
-        box = key.box or _held(key.mask)
+        edges = _edges(key)
+        box = Box(edges.x0, edges.y0, edges.x1 - 1, edges.y1 - 1) if edges else None
         if box is None:
             continue
-        lower = max((other for other in keys if other < index), default=min([index, *boxes]))
-        upper = min((other for other in keys if other > index), default=max([index, *boxes]))
+        lower = max((other + 1 for other in keys if other < index), default=min([index, *boxes]))
+        upper = min((other - 1 for other in keys if other > index), default=max([index, *boxes]))
         for other in range(lower, upper + 1):
             widened[other] = _union(widened[other], box) if other in widened else box
     if not widened:
@@ -115,10 +125,12 @@ def widened_boxes(boxes: Boxes, keys: Keys) -> dict[int, Box]:
     }
 
 
-def _held(mask: np.ndarray | None) -> Box | None:
-    """Find the pixels that hold a mask."""
-    edges = None if mask is None else bounds(mask)
-    return Box(edges.x0, edges.y0, edges.x1 - 1, edges.y1 - 1) if edges else None
+def _edges(key: KeySlice) -> Box | None:
+    """Return the outer edges of what a key slice shows, None if that is nothing."""
+    if key.box is not None:
+        return outline(key.box)
+    assert key.mask is not None
+    return bounds(key.mask)
 
 
 def _walk(decoder: CandidateDecoder, boxes: Boxes, predictor: Predictor) -> Iterator[tuple[int, Candidates, int]]:
@@ -169,7 +181,8 @@ def _fixed(decoder: CandidateDecoder, key: KeySlice) -> Candidates:
 
 
 def _solve(decoder: CandidateDecoder, slices: Mapping[int, Candidates], keys: Keys) -> list[SliceMask]:
-    """Choose and refine the masks of neighboring slices, in order; key slices have one candidate, which stays as it is."""
+    """Choose and refine the masks of neighboring slices, in order; key slices have one candidate, which stays as it
+    is."""
     order = sorted(slices)
     choices, likelihoods = best_path([slices[index] for index in order])
     refined = refine(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from MedSAMSlicerLib.volume.geometry import AXES, choose_axis, plane_axes, slice_of
@@ -38,6 +40,12 @@ class SliceStack:
         self.dimensions = (voxels.shape[2], voxels.shape[1], voxels.shape[0])
         self.axis = choose_axis(spacing, self.dimensions) if axis == "auto" else AXES[axis]
         self.range: IntensityRange = resolve_window(window, voxels)
+
+    def along(self, axis: int) -> SliceStack:
+        """Return the same volume, windowed the same way, cut along another axis (0 = I, 1 = J, 2 = K)."""
+        other = copy.copy(self)
+        other.axis = axis
+        return other
 
     def __len__(self) -> int:
         return self.dimensions[self.axis]

@@ -66,7 +66,7 @@ def middle_out(boxes: Boxes) -> Iterator[tuple[int, int | None]]:
 
 
 def soft_dice(probability: np.ndarray, mask: np.ndarray) -> float:
-    """Compute the Dice of a mask with the probabilities that it was cut from: 1 where all are certain, 0 if it is empty."""
+    """Compute the Dice of a mask with the probabilities it was cut from: 1 if all are certain, 0 if it is empty."""
     return float(2 * probability[mask].sum() / max(probability.sum() + mask.sum(), 1e-6))
 
 

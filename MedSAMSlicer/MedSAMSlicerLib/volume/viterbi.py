@@ -18,7 +18,7 @@ _TEMPERATURE = 0.2
 
 
 def agreement(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Score the overlap of all masks (N, h, w) with all others (M, h, w): (N, M), the weighted logarithm of their Dice."""
+    """Score the overlap of masks (N, h, w) with others (M, h, w) by the weighted logarithm of their Dice: (N, M)."""
     return _OVERLAP_WEIGHT * np.log(dice(masks, others) + _LEAST_OVERLAP)
 
 
@@ -26,7 +26,7 @@ def best_path(slices: Sequence[Candidates]) -> tuple[list[int], list[np.ndarray]
     """Choose one candidate per slice so that the sum of scores and agreements is the largest (Viterbi's algorithm).
 
     :param slices: neighbors, in order, at least one.
-    :return: the choice of every slice, and the likelihood of each of its candidates over all paths (the forward-backward
+    :return: the choice of every slice, and the likelihood of each of its candidates over all paths (forward-backward
         algorithm), which sums up to 1.
     """
     scores = [each.score for each in slices]

@@ -1,0 +1,106 @@
+"""One structure of a volume, from an ROI's boxes and key slices to the masks of all its slices."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from MedSAMSlicerLib.volume.across import correct_across
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.extent import propagate_until_end
+from MedSAMSlicerLib.volume.geometry import bounding_box, slice_of
+from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.path import propagate_path
+from MedSAMSlicerLib.volume.propagation import propagation_named
+from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask
+
+
+def segment_structure(
+    stack: SliceStack,
+    boxes: Boxes,
+    predictor: Predictor,
+    cache: EmbeddingCache,
+    keys: Sequence[KeySlice] = (),
+    propagation: str = "path",
+) -> Iterator[SliceMask]:
+    """Segment a structure slice by slice; a slice that is yielded again takes the place of what came before.
+
+    :param boxes: slice index -> the ROI's box there; without any, the structure is followed from the first key slice to
+        both sides until it ends.
+    :param keys: key slices, in any direction; those along the stack's axis take part in the propagation, the others
+        correct its result, in their order. Of two of the same slice the later one counts.
+    :param propagation: a name in `propagation.PROPAGATIONS`.
+    :raises ValueError: if there is neither a box nor a key slice along the stack's axis, a key slice lies outside of
+        the volume, or the propagation is unknown or takes no key slices.
+    """
+    propagate = propagation_named(propagation)
+    _check(stack, boxes, keys, propagation)
+    along = {key.index: key for key in keys if key.axis == stack.axis}
+    across = {(key.axis, key.index): key for key in keys if key.axis != stack.axis}
+    if not boxes:
+        first = next(key for key in keys if key.axis == stack.axis)
+        results = propagate_until_end(stack, along[first.index], predictor, cache, along)
+    elif along:
+        results = propagate_path(stack, boxes, predictor, cache, along)
+    else:
+        results = propagate(stack, boxes, predictor, cache)
+    final: dict[int, SliceMask] = {}
+    for result in results:
+        final[result.index] = result
+        # Until all corrections are made, none of the masks is final.
+        yield replace(result, final=False) if across else result
+    if across:
+        yield from _corrected(stack, final, along, list(across.values()), predictor, cache)
+
+
+def _check(stack: SliceStack, boxes: Boxes, keys: Sequence[KeySlice], propagation: str) -> None:
+    if keys and propagation != "path":
+        raise ValueError(f"The propagation {propagation!r} takes no key slices: use 'path', or leave them out.")
+    for key in keys:
+        other = stack.along(key.axis)
+        if not 0 <= key.index < len(other):
+            raise ValueError(f"There is no slice {key.index} along axis {'IJK'[key.axis]}: it has {len(other)} slices.")
+        if key.mask is not None and key.mask.shape != other.shape:
+            raise ValueError(
+                f"The mask of key slice {key.index} has the shape {key.mask.shape}, its slice {other.shape}."
+            )
+    if not boxes and not any(key.axis == stack.axis for key in keys):
+        raise ValueError("There is no box to segment: give an ROI, or a key slice along the axis of the slices.")
+
+
+def _corrected(
+    stack: SliceStack,
+    results: dict[int, SliceMask],
+    along: Collection[int],
+    keys: list[KeySlice],
+    predictor: Predictor,
+    cache: EmbeddingCache,
+) -> Iterator[SliceMask]:
+    """Correct the masks by key slices of other directions, and yield all of them."""
+    volume = np.zeros(stack.voxels.shape[:3], dtype=bool)
+    for result in results.values():
+        slice_of(volume, stack.axis, result.index)[:] = result.mask
+    # What a user has fixed stays: whole slices of the stack, and every correction that was made before.
+    fixed = np.zeros_like(volume)
+    for index in along:
+        slice_of(fixed, stack.axis, index)[:] = True
+    for key in keys:
+        other = stack.along(key.axis)
+        low, high = bounding_box(volume) if volume.any() else ((0, 0, 0), (-1, -1, -1))
+        span = sorted({*range(low[key.axis], high[key.axis] + 1), key.index})
+        masks = {index: slice_of(volume, key.axis, index).copy() for index in span}
+        stops = {each.index for each in keys if each.axis == key.axis and each is not key}
+        for index, mask in correct_across(other, masks, key, stops, predictor, cache):
+            now = slice_of(volume, key.axis, index)
+            now[:] = np.where(slice_of(fixed, key.axis, index), now, mask)
+        slice_of(fixed, key.axis, key.index)[:] = True
+    first, last = min(results), max(results)
+    for index in range(len(stack)):
+        if index not in results and slice_of(volume, stack.axis, index).any():
+            # A correction that reaches beyond the ends: the end tells how sure it is.
+            results[index] = replace(results[min(max(index, first), last)], index=index)
+    for index in sorted(results):
+        yield replace(results[index], mask=slice_of(volume, stack.axis, index).copy(), final=True)
