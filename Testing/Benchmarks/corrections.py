@@ -1,8 +1,8 @@
 """Measure how many boxes a structure takes: one 3-D box and key slices, or a box on one slice only, on real cases.
 
 A simulated user gives a tight 3-D box, then fixes one slice after the other by the expert's own box in it (or says
-that there is nothing): the slice that `review` names first, the least confident or the truly worst one. And: the expert's
-box on the middle slice, from which the structure is followed until it ends. In the environment of the tests:
+that there is nothing): the slice that `review` names first, the least confident or the truly worst one. And: the
+expert's box on the middle slice, from which the structure is followed until it ends. In the environment of the tests:
 
     python Testing/Benchmarks/corrections.py [--data FOLDER] [--further] [--keys N] [--box NAME]
 """
@@ -144,9 +144,8 @@ def main() -> None:
             print(f"{name:16}  {label:5}  " + " ".join(f"{x:.3f}" for x in of(values, axis=0)))
     gap = np.mean(curves["truly worst"], axis=0)[1:] - np.mean(curves["review's first"], axis=0)[1:]
     print(f"what the review still has to learn (mean distance of the two curves): {gap.mean():.3f}")
-    print(
-        f"confidence and true Dice of {len(truths)} slices: rank correlation {rank_correlation(confidences, truths):.2f}"
-    )
+    correlation = rank_correlation(confidences, truths)
+    print(f"confidence and true Dice of {len(truths)} slices: rank correlation {correlation:.2f}")
     dice, off = np.array(followed).T
     print(f"from one slice: Dice {dice.mean():.3f}, worst {dice.min():.3f}; {int((off <= 2).sum())} of {len(off)} ends")
 

@@ -68,6 +68,23 @@ class MedSAMSlicerModuleTest(unittest.TestCase):
         mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume)
         np.testing.assert_array_equal(mask != 0, expected)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), voxels)
+
+        # A flat ROI of the same center corrects the slice that it lies in, and the next undo takes that back.
+        key = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "correction")
+        center = ijk_to_ras.MultiplyPoint((12.5, 10.5, 4, 1))
+        for row in range(3):
+            object_to_node.SetElement(row, 3, center[row])
+        key.SetAndObserveObjectToNodeMatrix(object_to_node)
+        key.SetSize(8 * 1.0, 6 * 0.8, 0.5 * 2.0)
+        session.segment(volume, roi, segmentation, segment_id, key_slices=[key])
+        corrected = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume) != 0
+        self.assertEqual(np.argwhere(corrected[4]).min(axis=0).tolist(), [8, 9])
+        self.assertEqual(np.argwhere(corrected[4]).max(axis=0).tolist(), [13, 16])
+        self.assertEqual(session.review(segmentation, segment_id)[-1].index, 4)
+        self.assertTrue(session.undo(segmentation))
+        mask = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, volume)
+        np.testing.assert_array_equal(mask != 0, expected)
+
         self.assertTrue(session.undo(segmentation))
         self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 0)
         self.assertTrue(session.redo(segmentation))

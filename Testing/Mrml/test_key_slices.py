@@ -78,12 +78,8 @@ def test_a_painted_slice_stays_voxel_for_voxel(session, volume_node, roi, segmen
     painted = segment_mask(segmentation, segment_id, volume_node)
     here = slice_of(painted, axis, MIDDLE[axis])
     here[:] = False
-    rows, columns = np.flatnonzero(slice_of(painted, axis, MIDDLE[axis] + 1).any(axis=1)), np.arange(6, 9)
-    here[rows[0] : rows[0] + 2, 6:9] = True
-    assert columns.size
-    writer = SegmentWriter(segmentation, segment_id, volume_node)
-    writer.clear()
-    writer.add(painted, (0, 0, 0))
+    here[4:6, 7:10] = True
+    SegmentWriter(segmentation, segment_id, volume_node).replace([(painted, (0, 0, 0))])
 
     key = painted_slice(segmentation, segment_id, volume_node, axis, MIDDLE[axis])
     np.testing.assert_array_equal(key.mask, here)

@@ -50,6 +50,25 @@ def test_the_readme_lines_segment_a_real_kidney(headless: HeadlessScene, logic, 
     assert logic.redo(segmentationNode)
     np.testing.assert_array_equal(segment_mask(segmentationNode, segmentID, volumeNode), kidney)
 
+    doubted, *_ = logic.slicesToReview(segmentationNode, segmentID)
+    (i0, j0, _), (i1, j1, _) = bounding_box(expert[doubted.index : doubted.index + 1])
+    corners = voxel_box_corners((i0, j0, doubted.index), (i1, j1, doubted.index))
+    keyNode = headless.add_roi("correction", ct.ijk_to_ras, corners)
+    logic.segmentROI(volumeNode, roiNode, segmentationNode, segmentID, keySlices=[keyNode])
+    slices = logic.slicesToReview(segmentationNode, segmentID)
+    assert slices[-1].index == doubted.index
+    assert slices[-1].confidence == 1
+    kept = logic.paintedSlice(volumeNode, segmentationNode, segmentID, "k", doubted.index)
+    assert not kept.mask[:j0, :].any()
+    assert kept.mask[j0 : j1 + 1, i0 : i1 + 1].any()
+
+    followed = logic.segmentROI(volumeNode, None, segmentationNode, keySlices=[keyNode])
+    found = segment_mask(segmentationNode, followed, volumeNode)
+    assert found[doubted.index].any()
+    assert logic.undo(segmentationNode)
+    assert logic.undo(segmentationNode)
+    np.testing.assert_array_equal(segment_mask(segmentationNode, segmentID, volumeNode), kidney)
+
     counts = []
     stopped = logic.segmentROI(
         volumeNode, roiNode, segmentationNode, progress=lambda done, total: counts.append((done, total)) or done < 3

@@ -134,7 +134,8 @@ def test_boxes_that_overlap_stay_whole_as_segments_but_not_in_a_label_map(predic
     ids=["clipped", "one voxel", "the last voxel"],
 )
 def test_a_box_is_clipped_to_the_volume_and_may_be_one_voxel(predictor, simple_ct_file, out, box, voxels):
-    assert segment(simple_ct_file, out / "o.nii.gz", "--box", *box) == 0
+    # Every slice from its own box: `path` would choose among smaller ones too.
+    assert segment(simple_ct_file, out / "o.nii.gz", "--box", *box, "--propagation", "per-slice") == 0
     np.testing.assert_array_equal(read_volume(out / "o.nii.gz").voxels != 0, voxels_of(voxels))
 
 
@@ -170,6 +171,12 @@ def test_the_json_tells_what_was_found_and_how_fast(predictor, ct_file, out, ijk
     assert [segment.pop("milliliters") for segment in report["segments"]] == pytest.approx(
         [960 * milliliters, 420 * milliliters], abs=1e-3
     )
+    for segment_report in report["segments"]:
+        # The slices of each segment, the doubtful ones first.
+        slices = segment_report.pop("slices")
+        assert len(slices) == 8
+        assert {each["axis"] for each in slices} == {"k"}
+        assert all(0 <= each["confidence"] <= 1 for each in slices)
     assert report["seconds"] >= report["seconds_to_first_mask"] >= 0
     del report["seconds"], report["seconds_to_first_mask"]
     assert report == {

@@ -332,7 +332,8 @@ def test_an_roi_partly_outside_is_clipped_and_one_wholly_outside_is_refused(
     headless, session, volume_node, segmentation, ijk_to_ras
 ):
     partly = headless.add_roi("partly", ijk_to_ras, voxel_box_corners((25, 18, 8), (60, 50, 40)))
-    mask = segment_mask(segmentation, session.segment(volume_node, partly, segmentation), volume_node)
+    segment_id = session.segment(volume_node, partly, segmentation, propagation="per-slice")
+    mask = segment_mask(segmentation, segment_id, volume_node)
     assert mask.sum() == mask[8:, 18:, 25:].size == 2 * 6 * 5
     outside = headless.add_roi("outside", ijk_to_ras, voxel_box_corners((40, 50, 20), (60, 60, 30)))
     with pytest.raises(ValueError, match="'outside' lies outside of the volume 'CT'"):
@@ -366,6 +367,9 @@ def test_color_volumes_and_single_slices_work(headless, session, a_box_predictor
     pixels = np.random.default_rng(3).integers(0, 255, (1, 24, 30, channels), dtype=np.uint8)
     photo = headless.add_volume(Volume(pixels, ijk_to_ras, "photo"))
     roi = headless.add_roi("nevus", ijk_to_ras, voxel_box_corners((5, 6, 0), (20, 15, 0)))
-    mask = segment_mask(segmentation, session.segment(photo, roi, segmentation), photo)
+    mask = segment_mask(segmentation, session.segment(photo, roi, segmentation, propagation="per-slice"), photo)
     assert mask.sum() == mask[0, 6:16, 5:21].sum() == 160
     assert a_box_predictor.encoded[0].shape == (24, 30, 3)
+    within = segment_mask(segmentation, session.segment(photo, roi, segmentation), photo)
+    assert within.any()
+    assert not (within & ~mask).any()

@@ -118,6 +118,11 @@ def run(args: argparse.Namespace) -> int:
                 "name": segmentation.GetSegmentation().GetSegment(segment_id).GetName(),
                 "voxels": int(mask.sum()),
                 "milliliters": round(float(mask.sum()) * milliliters, 3),
+                # In the order in which they are worth a look.
+                "slices": [
+                    {"axis": "ijk"[each.axis], "index": each.index, "confidence": round(each.confidence, 3)}
+                    for each in session.review(segmentation, segment_id)
+                ],
             }
             for segment_id, mask in masks.items()
         ],

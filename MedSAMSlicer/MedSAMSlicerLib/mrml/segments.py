@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import slicer
+import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, node_to_world
@@ -48,11 +51,6 @@ def add_segment(segmentation: slicer.vtkMRMLSegmentationNode, name: str) -> str:
     return content.AddEmptySegment("", name, _COLORS[content.GetNumberOfSegments() % len(_COLORS)])
 
 
-def clear_segment(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> None:
-    """Empty a segment, whatever it shares its label map with."""
-    segmentation.GetSegmentation().ClearSegment(segment_id)
-
-
 class SegmentWriter:
     """Adds masks in the voxels of a volume to one segment.
 
@@ -75,14 +73,14 @@ class SegmentWriter:
         if not self._fits(labelmap_of(segmentation, segment_id)):
             segmentation.GetSegmentation().SeparateSegmentLabelmap(segment_id)
 
-    def add(self, mask: np.ndarray, first: tuple[int, int, int]) -> None:
-        """Add a mask to the segment.
+    def add(self, mask: np.ndarray, first: tuple[int, int, int]) -> slicer.vtkOrientedImageData | None:
+        """Add a mask to the segment, and return it as a label map in the segment's grid; None if it is empty.
 
         :param mask: bool (K, J, I), a part of the volume.
         :param first: the voxel of the volume, IJK, that the mask begins at.
         """
         if not mask.any():
-            return
+            return None
         low, high = bounding_box(mask)
         crop = tuple(slice(low[axis], high[axis] + 1) for axis in (2, 1, 0))
         start = [first[axis] + low[axis] for axis in range(3)]
@@ -95,10 +93,37 @@ class SegmentWriter:
             labelmap, self._segmentation, self._segment_id, logic.MODE_MERGE_MASK, labelmap.GetExtent()
         ):
             raise RuntimeError(f"Slicer could not write to the segment {self._segment_id!r}; see its error log.")
+        return labelmap
 
-    def clear(self) -> None:
-        """Empty the segment."""
-        clear_segment(self._segmentation, self._segment_id)
+    def replace(self, masks: Iterable[tuple[np.ndarray, tuple[int, int, int]]]) -> None:
+        """Put masks in the place of all that the segment holds; see `add` for each of them.
+
+        (Not by ``ClearSegment``: it drops the surfaces of all segments. And first the new voxels, then without the old
+        ones: Slicer can't make a surface of a segment that is empty in between.)
+        """
+        added = [labelmap for mask, first in masks if (labelmap := self.add(mask, first)) is not None]
+        whole = labelmap_of(self._segmentation, self._segment_id)
+        if whole is None or whole.IsEmpty():
+            return
+        kept, grid = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+        whole.GetImageToWorldMatrix(grid)
+        kept.SetImageToWorldMatrix(grid)
+        # A resampled mask has a rim of zeros that the segment hasn't.
+        extents = np.array([image.GetExtent() for image in (whole, *added)])
+        i0, j0, k0 = extents[:, ::2].min(axis=0).tolist()
+        i1, j1, k1 = extents[:, 1::2].max(axis=0).tolist()
+        kept.SetExtent(i0, i1, j0, j1, k0, k1)
+        kept.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+        voxels = _voxels_of(kept)
+        voxels[:] = 0
+        for labelmap in added:
+            a0, a1, b0, b1, c0, c1 = labelmap.GetExtent()
+            voxels[c0 - k0 : c1 + 1 - k0, b0 - j0 : b1 + 1 - j0, a0 - i0 : a1 + 1 - i0] |= _voxels_of(labelmap) != 0
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        if not logic.SetBinaryLabelmapToSegment(
+            kept, self._segmentation, self._segment_id, logic.MODE_MERGE_MIN, kept.GetExtent()
+        ):
+            raise RuntimeError(f"Slicer could not erase from the segment {self._segment_id!r}; see its error log.")
 
     def _fits(self, image: slicer.vtkOrientedImageData | None) -> bool:
         return image is not None and slicer.vtkOrientedImageDataResample.DoGeometriesMatch(image, self._lattice)
@@ -127,6 +152,12 @@ class SegmentWriter:
             content.GetConversionParameter(parameter), lattice, False
         )
         return lattice
+
+
+def _voxels_of(image: slicer.vtkOrientedImageData) -> np.ndarray:
+    """View a label map's voxels as an array (K, J, I)."""
+    i, j, k = image.GetDimensions()
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(k, j, i)
 
 
 def labelmap_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> slicer.vtkOrientedImageData | None:

@@ -12,7 +12,7 @@ import slicer
 
 from MedSAMSlicerLib.mrml.key_slices import key_slice_of
 from MedSAMSlicerLib.mrml.markups import slice_boxes
-from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, clear_segment, require_labelmaps
+from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, require_labelmaps
 from MedSAMSlicerLib.mrml.volumes import voxels
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import slice_of
@@ -133,15 +133,14 @@ class SegmentationSession:
         propagation_named(propagation)
         history = self._history(segmentation)
         history.SaveState()
-        corrects = segment_id is not None and bool(keys)
+        replaces, corrects = segment_id is not None, segment_id is not None and bool(keys)
         try:
             if segment_id is None:
                 segment_id = add_segment(segmentation, _name(roi, key_slices))
-            elif not corrects:
-                clear_segment(segmentation, segment_id)
             if segmentation.GetDisplayNode() is None:
                 segmentation.CreateDefaultDisplayNodes()
-            pending = _PendingSlices(stack, SegmentWriter(segmentation, segment_id, volume), at_once=corrects)
+            writer = SegmentWriter(segmentation, segment_id, volume)
+            pending = _PendingSlices(stack, writer, replaces=replaces, at_once=corrects)
             results: dict[int, SliceMask] = {}
             try:
                 for result in segment_structure(stack, boxes, self.predictor, self.cache, keys, propagation):
@@ -212,14 +211,16 @@ class _PendingSlices:
     Writing a slice makes Slicer update the views and the 3-D surface, which can take longer than the slice itself:
     slices are written together, so that writing takes a small share of the time.
 
-    :param at_once: write all of them together, in the place of what the segment holds.
+    :param replaces: the first slices that are written take the place of all that the segment holds.
+    :param at_once: write only when told to, all slices together.
     """
 
     _SHARE = 0.1
 
-    def __init__(self, stack: SliceStack, writer: SegmentWriter, *, at_once: bool) -> None:
+    def __init__(self, stack: SliceStack, writer: SegmentWriter, *, replaces: bool, at_once: bool) -> None:
         self._stack = stack
         self._writer = writer
+        self._replaces = replaces
         self._at_once = at_once
         self._pending: dict[int, np.ndarray] = {}
         self._written: dict[int, np.ndarray] = {}
@@ -236,10 +237,20 @@ class _PendingSlices:
         start = time.monotonic()
         if not self._pending:
             return
-        if self._at_once or self._pending.keys() & self._written.keys():
-            # A segment can only grow here; to take voxels away it is emptied and written again.
-            self._writer.clear()
+        if self._replaces or self._pending.keys() & self._written.keys():
             self._pending = self._written | self._pending
+            self._writer.replace(self._blocks())
+            self._replaces = False
+        else:
+            for block, first in self._blocks():
+                self._writer.add(block, first)
+        self._written |= self._pending
+        self._pending = {}
+        end = time.monotonic()
+        self._next_write = end + (end - start) / self._SHARE
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, tuple[int, int, int]]]:
+        """Put neighboring slices together: blocks (K, J, I) and the voxel of the volume, IJK, that each begins at."""
         indices = sorted(self._pending)
         while indices:
             run = [index for count, index in enumerate(indices) if index == indices[0] + count]
@@ -250,9 +261,5 @@ class _PendingSlices:
             first[self._stack.axis] = run[0]
             for count, index in enumerate(run):
                 slice_of(block, self._stack.axis, count)[:] = self._pending[index]
-            self._writer.add(block, (first[0], first[1], first[2]))
+            yield block, (first[0], first[1], first[2])
             indices = indices[len(run) :]
-        self._written |= self._pending
-        self._pending = {}
-        end = time.monotonic()
-        self._next_write = end + (end - start) / self._SHARE
