@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.box_track import bounds
+from MedSAMSlicerLib.volume.box_track import bounds, sides_of
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder, outline
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.intensity_model import refine
@@ -51,7 +51,7 @@ def correct_across(
     if given is None or (edges := bounds(before)) is None:
         # Nothing to carry on, or nothing that tells how its neighbors are wrong.
         return
-    way = np.subtract(_sides(given), _sides(edges))
+    way = np.subtract(sides_of(given), sides_of(edges))
     for step in (1, -1):
         mask, index, change = fixed, key.index + step, int((fixed ^ before).sum())
         while index in masks and index not in stops:
@@ -90,9 +90,9 @@ def _changed(
     if around is None:
         return None
     margin = max(stack.shape) / 256
-    prompts = [_moved(_sides(around), np.array([-margin, -margin, margin, margin]), stack.shape)]
+    prompts = [_moved(sides_of(around), np.array([-margin, -margin, margin, margin]), stack.shape)]
     if edges is not None:
-        prompts.append(_moved(_sides(edges), way, stack.shape))
+        prompts.append(_moved(sides_of(edges), way, stack.shape))
     rows, columns = stack.shape
     decoder = CandidateDecoder(stack, {index: Box(0, 0, columns - 1, rows - 1)}, predictor, cache)
     candidates, _ = decoder.decode(index, prompts)
@@ -101,10 +101,6 @@ def _changed(
     new = fits[:-1] + np.minimum(candidates.score, 0)
     choice = int(new.argmax())
     return candidates.masks[choice] if new[choice] > fits[-1] else None
-
-
-def _sides(box: Box) -> np.ndarray:
-    return np.array([box.x0, box.y0, box.x1, box.y1], dtype=float)
 
 
 def _moved(sides: np.ndarray, way: np.ndarray, shape: tuple[int, int]) -> Box:

@@ -39,7 +39,7 @@ def smoothed_boxes(results: Sequence[SliceMask], given: Mapping[int, Box] | None
     boxes = [given.get(result.index) or bounds(result.mask) for result in results]
     if not any(boxes):
         return {}
-    sides = np.array([_sides(box) if box else np.zeros(4) for box in boxes])
+    sides = np.array([sides_of(box) if box else np.zeros(4) for box in boxes])
     weights = np.zeros(len(results))
     for row, (result, box) in enumerate(zip(results, boxes, strict=True)):
         if box:
@@ -68,16 +68,17 @@ def moved_boxes(results: Sequence[SliceMask], given: Mapping[int, Box]) -> dict[
     if not known:
         return {}
     limits = results[0].mask.shape[::-1] * 2
-    ways = np.array([_sides(given[index]) - _sides(before[index]) for index in known])
+    ways = np.array([sides_of(given[index]) - sides_of(before[index]) for index in known])
     moved = {}
     for index, box in before.items():
         way = np.array([np.interp(index, known, side) for side in ways.T])
         beyond = max(known[0] - index, index - known[-1], 0)
-        moved[index] = _box(np.minimum(_sides(box) + way * np.exp(-beyond / len(results)), limits))
+        moved[index] = _box(np.minimum(sides_of(box) + way * np.exp(-beyond / len(results)), limits))
     return moved
 
 
-def _sides(box: Box) -> np.ndarray:
+def sides_of(box: Box) -> np.ndarray:
+    """Return x0, y0, x1, y1 as float64 (4,)."""
     return np.array([box.x0, box.y0, box.x1, box.y1], dtype=float)
 
 

@@ -196,20 +196,20 @@ def _log_stability(probabilities: np.ndarray) -> np.ndarray:
 
 def _contrast(masks: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Measure how the mean intensities inside and outside of an outline differ, for masks (N, h, w): (N,)."""
-    inner, outer = masks & _dilated(~masks), ~masks & _dilated(masks)
+    inner, outer = masks & grown(~masks, _RIM), ~masks & grown(masks, _RIM)
     counts, sums = ([(rim * of).sum(axis=(1, 2), dtype=float) for rim in (inner, outer)] for of in (1, image))
     (inner_count, outer_count), (inner_sum, outer_sum) = counts, sums
     difference = np.abs(inner_sum / np.maximum(inner_count, 1) - outer_sum / np.maximum(outer_count, 1))
     return np.where((inner_count > 0) & (outer_count > 0), difference, 0)
 
 
-def _dilated(masks: np.ndarray) -> np.ndarray:
-    """Grow masks (N, h, w) by the rim, in steps to the four neighbors."""
-    for _ in range(_RIM):
-        grown = masks.copy()
-        grown[:, 1:] |= masks[:, :-1]
-        grown[:, :-1] |= masks[:, 1:]
-        grown[:, :, 1:] |= masks[:, :, :-1]
-        grown[:, :, :-1] |= masks[:, :, 1:]
-        masks = grown
+def grown(masks: np.ndarray, steps: int) -> np.ndarray:
+    """Grow masks, bool (..., rows, columns), by steps to the four neighbors."""
+    for _ in range(steps):
+        larger = masks.copy()
+        larger[..., 1:, :] |= masks[..., :-1, :]
+        larger[..., :-1, :] |= masks[..., 1:, :]
+        larger[..., 1:] |= masks[..., :-1]
+        larger[..., :-1] |= masks[..., 1:]
+        masks = larger
     return masks

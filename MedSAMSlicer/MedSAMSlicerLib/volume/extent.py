@@ -8,7 +8,7 @@ import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.box_track import bounds
-from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, outline
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, grown, outline
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.intensity_model import intensity_odds
 from MedSAMSlicerLib.volume.key_slices import KeySlice
@@ -78,7 +78,7 @@ def follow(stack: SliceStack, key: KeySlice, predictor: Predictor, cache: Embedd
     if not first.any():
         raise ValueError(f"Nothing was found in the box {box} of slice {key.index}: draw it around the structure.")
     deviation = max(float(image[start.pixels_of(box)].std()), 1.0)
-    odds = intensity_odds(image[first], image[_grown(first, _SURROUNDINGS) & ~first])
+    odds = intensity_odds(image[first], image[grown(first, _SURROUNDINGS) & ~first])
     yield SliceMask(key.index, first, box, 1.0, certainty, final=False)
     largest = int(first.sum())
     for step in (1, -1):
@@ -136,16 +136,4 @@ def _reach(mask: np.ndarray) -> np.ndarray:
     """Mark where the structure may be in the next slice."""
     edges = bounds(mask)
     assert edges is not None
-    return _grown(mask, max(2, int(_GROWTH * max(edges.x1 - edges.x0, edges.y1 - edges.y0))))
-
-
-def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
-    """Grow a mask, bool (rows, columns), by steps to the four neighbors."""
-    for _ in range(steps):
-        grown = mask.copy()
-        grown[1:] |= mask[:-1]
-        grown[:-1] |= mask[1:]
-        grown[:, 1:] |= mask[:, :-1]
-        grown[:, :-1] |= mask[:, 1:]
-        mask = grown
-    return mask
+    return grown(mask, max(2, int(_GROWTH * max(edges.x1 - edges.x0, edges.y1 - edges.y0))))
