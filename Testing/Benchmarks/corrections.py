@@ -27,6 +27,7 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.store.folder import store_folder
 from MedSAMSlicerLib.volume.geometry import roi_boxes, voxel_box_corners
 from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.review import review
 from MedSAMSlicerLib.volume.segmentation import segment_structure
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import SliceMask
@@ -69,7 +70,7 @@ def slice_dice(case: Case, result: SliceMask) -> float:
 
 def doubtful(_: Case, results: Results, index: int) -> float:
     """Rank as `SegmentationSession.review` does."""
-    return (1 - results[index].confidence) * max(int(results[index].mask.sum()), 1)
+    return -[each.index for each in review(K, results.values())].index(index)
 
 
 def least_confident(_: Case, results: Results, index: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import slice_of
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.propagation import propagation_named
+from MedSAMSlicerLib.volume.review import SliceReview, review
 from MedSAMSlicerLib.volume.segmentation import segment_structure
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Predictor, SliceMask
@@ -31,21 +32,6 @@ class Step:
     done: int
     total: int
     result: SliceMask
-
-
-@dataclass(frozen=True)
-class SliceReview:
-    """How sure a slice of a segment is.
-
-    :param axis: of the slice, 0 = I, 1 = J, 2 = K.
-    :param confidence: from 0 to 1, see `volume.steps.SliceMask`.
-    :param doubtful: how many of its pixels are expected to be wrong.
-    """
-
-    axis: int
-    index: int
-    confidence: float
-    doubtful: float
 
 
 class SegmentationSession:
@@ -154,7 +140,7 @@ class SegmentationSession:
             finally:
                 if not corrects:
                     pending.write()
-            self._reviews[segmentation, segment_id] = _review(stack.axis, results.values())
+            self._reviews[segmentation, segment_id] = review(stack.axis, results.values())
         except Exception:
             history.RestorePreviousState()
             raise
@@ -162,8 +148,7 @@ class SegmentationSession:
     def review(self, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> list[SliceReview]:
         """List the slices of a segment, those first where a correction promises most.
 
-        That is where most voxels are expected to be wrong: the size of the mask times what its confidence lacks. Key
-        slices come last.
+        That is where most voxels are expected to be wrong, see `volume.review.review`. Key slices come last.
 
         :return: as the segment was last made in this session; empty for any other segment.
         """
@@ -194,15 +179,6 @@ def _name(roi: slicer.vtkMRMLMarkupsROINode | None, key_slices: Sequence[Any]) -
     """Name a segment after its ROI, or else after the node of its first key slice."""
     node = roi or key_slices[0]
     return "Segment" if isinstance(node, KeySlice) else node.GetName()
-
-
-def _review(axis: int, results: Iterable[SliceMask]) -> list[SliceReview]:
-    # An empty mask counts as one pixel: that nothing was found is doubtful, too.
-    slices = [
-        SliceReview(axis, each.index, each.confidence, (1 - each.confidence) * max(int(each.mask.sum()), 1))
-        for each in results
-    ]
-    return sorted(slices, key=lambda each: (-each.doubtful, each.index))
 
 
 class _PendingSlices:
