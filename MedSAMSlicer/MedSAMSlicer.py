@@ -4,10 +4,8 @@ import sys
 import threading
 
 import slicer
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -45,28 +43,6 @@ def onStartupCompleted():
 
     registerSampleData()
     registerEditorEffect()
-
-
-@parameterNodeWrapper
-class MedSAMSlicerParameterNode:
-    """What the user has chosen in the module; saved with the scene.
-
-    inputVolume - the CT or MRI to segment.
-    window - the range of intensities that the model sees, see `MedSAMSlicerLib.volume.intensity.resolve_window`.
-    previewWindow - whether the views show the volume through this window.
-    segmentation - receives the segments.
-    segmentID - the segment that is corrected.
-    useEditingRules - whether Segment Editor's masking section holds.
-    autoUpdate - whether a box is segmented again as soon as it was dragged.
-    """
-
-    inputVolume: vtkMRMLScalarVolumeNode
-    window: str = "auto"
-    previewWindow: bool = False
-    segmentation: vtkMRMLSegmentationNode
-    segmentID: str = ""
-    useEditingRules: bool = False
-    autoUpdate: bool = False
 
 
 class MedSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -161,6 +137,8 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
 
     def getParameterNode(self):
         """Return the module's parameters, which are saved with the scene."""
+        from MedSAMSlicerLib.app.parameters import MedSAMSlicerParameterNode
+
         return MedSAMSlicerParameterNode(super().getParameterNode())
 
     @property
