@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import slicer
-import slicer.util
 
 from MedSAMSlicerLib.mrml.markups import ijk_corners, wrap_voxels
 from MedSAMSlicerLib.mrml.structure import Structure
@@ -154,5 +153,11 @@ def slice_in_view(slice_node: slicer.vtkMRMLSliceNode, volume: slicer.vtkMRMLVol
 
 
 def _rois(scene: slicer.vtkMRMLScene | None) -> list[slicer.vtkMRMLMarkupsROINode]:
-    nodes = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode", scene) if scene else []
+    # (Not by slicer.util.getNodesByClass, which always asks the application's scene.)
+    if scene is None:
+        return []
+    nodes = (
+        scene.GetNthNodeByClass(n, "vtkMRMLMarkupsROINode")
+        for n in range(scene.GetNumberOfNodesByClass("vtkMRMLMarkupsROINode"))
+    )
     return [node for node in nodes if not node.GetHideFromEditors()]
