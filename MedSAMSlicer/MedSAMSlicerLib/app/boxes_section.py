@@ -64,7 +64,7 @@ class BoxesSection(slicer.util.VTKObservationMixin):
     def update(self) -> None:
         """Show the boxes as they are."""
         self._panel.ui.placeROIButton.checked = self._placement.running
-        self._follow([roi for roi in structure_boxes(slicer.mrmlScene) if any(roi.GetSize())])
+        self._follow(structure_boxes(slicer.mrmlScene))
         table, segmentation = self._panel.ui.boxesTable, self._panel.parameters.segmentation
         self._filling = True
         table.setRowCount(len(self._rows))

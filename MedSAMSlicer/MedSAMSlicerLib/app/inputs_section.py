@@ -32,7 +32,9 @@ class InputsSection:
         combo.addItem(_("MR percentiles"), "mr")
         combo.addItem(_("Full range"), "full")
         combo.connect("activated(int)", lambda index: self._choose(combo.itemData(index)))
-        combo.lineEdit().connect("editingFinished()", self._choose_typed)
+        line = qt.QLineEdit()
+        combo.setLineEdit(line)
+        line.connect("editingFinished()", self._choose_typed)
 
     def update(self) -> None:
         """Show what the parameters say."""

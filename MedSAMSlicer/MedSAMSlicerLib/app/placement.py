@@ -8,6 +8,8 @@ from typing import Any
 import slicer
 import slicer.util
 
+from MedSAMSlicerLib.mrml.boxes import is_placed
+
 
 class Placement(slicer.util.VTKObservationMixin):
     """Lets the user place one ROI at a time.
@@ -31,7 +33,9 @@ class Placement(slicer.util.VTKObservationMixin):
         self._roi = roi
         interaction = slicer.app.applicationLogic().GetInteractionNode()
         slicer.modules.markups.logic().SetActiveList(roi)
-        slicer.modules.markups.logic().StartPlaceMode(False)
+        # (Not by StartPlaceMode, which places points, whatever list is active.)
+        interaction.SetPlaceModePersistence(0)
+        interaction.SetCurrentInteractionMode(interaction.Place)
         self.addObserver(interaction, interaction.InteractionModeChangedEvent, self._on_mode_changed)
 
     def cancel(self) -> None:
@@ -54,7 +58,7 @@ class Placement(slicer.util.VTKObservationMixin):
         roi, self._roi = self._roi, None
         if roi is None:
             return
-        placed = roi.GetScene() is not None and any(roi.GetSize())
+        placed = roi.GetScene() is not None and is_placed(roi)
         if not placed and roi.GetScene() is not None:
             slicer.mrmlScene.RemoveNode(roi)
         self._ended(roi if placed else None)

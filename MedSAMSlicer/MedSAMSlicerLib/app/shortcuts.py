@@ -46,7 +46,7 @@ class Shortcuts:
     def close(self) -> None:
         """Take the keys away."""
         for shortcut in self._shortcuts:
-            shortcut.disconnect("activated()")
+            shortcut.enabled = False
             shortcut.setParent(None)
             shortcut.deleteLater()
         self._shortcuts = []

@@ -32,9 +32,14 @@ def is_key_slice(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
     return roi.GetAttribute(_KEY_SLICE) == "1"
 
 
+def is_placed(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
+    """Return whether an ROI has its place and size; while it is being placed it has a preview's."""
+    return any(roi.GetSize()) and bool(roi.GetControlPointPlacementComplete())
+
+
 def structure_boxes(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLMarkupsROINode]:
-    """List the ROIs of a scene that may be boxes around structures."""
-    return [roi for roi in _rois(scene) if not is_key_slice(roi)]
+    """List the placed ROIs of a scene that may be boxes around structures."""
+    return [roi for roi in _rois(scene) if is_placed(roi) and not is_key_slice(roi)]
 
 
 def key_slices_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> list[slicer.vtkMRMLMarkupsROINode]:
@@ -42,7 +47,7 @@ def key_slices_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str)
     return [
         roi
         for roi in _rois(segmentation.GetScene())
-        if is_key_slice(roi) and segment_of(roi, segmentation) == segment_id and any(roi.GetSize())
+        if is_key_slice(roi) and segment_of(roi, segmentation) == segment_id and is_placed(roi)
     ]
 
 
