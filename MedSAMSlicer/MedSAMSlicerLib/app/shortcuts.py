@@ -35,18 +35,17 @@ class Shortcuts:
 
     def enable(self, on: bool) -> None:
         """Make the keys work, or not."""
-        self.close()
         window = slicer.util.mainWindow()
-        if on and window is not None:
+        if on and not self._shortcuts and window is not None:
             for key, button, _text in self._keys:
                 shortcut = qt.QShortcut(qt.QKeySequence(key), window)
                 shortcut.connect("activated()", button.click)
                 self._shortcuts.append(shortcut)
+        for shortcut in self._shortcuts:
+            shortcut.enabled = on
 
     def close(self) -> None:
         """Take the keys away."""
         for shortcut in self._shortcuts:
-            shortcut.enabled = False
-            shortcut.setParent(None)
             shortcut.deleteLater()
         self._shortcuts = []
