@@ -64,8 +64,10 @@ class Gui:
         self.app._attach(
             headless=self.headless, layout=self.layout_manager, modules=self.module_manager, window=self.main_window
         )
-        for name in ("Markups", "Segmentations", "Volumes"):
-            logic = self.headless.application_logic.GetModuleLogic(name)
+        logics = self.headless.application_logic
+        logics.SetModuleLogic("Colors", logics.GetColorLogic())
+        for name in ("Colors", "Markups", "Segmentations", "Volumes"):
+            logic = logics.GetModuleLogic(name)
             self.module_manager._add(name, application.qSlicerLoadableModule(name, logic))
 
     @property
