@@ -1,7 +1,8 @@
 """Stand-ins for the MRML widgets ``slicer.qMRML*``, alive on the real scene.
 
 Headers: Slicer Libs/MRML/Widgets/qMRMLWidget.h, qMRMLNodeComboBox.h (and its .cxx for what is chosen when nodes come
-and go), qMRMLSegmentSelectorWidget.h. Properties, slots, invokables and signals are those declared there.
+and go), qMRMLSegmentSelectorWidget.h, qMRMLSliderWidget.h. Properties, slots, invokables and signals are those declared
+there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import slicer
 from PySide6 import QtWidgets
 from PySide6.QtCore import Signal
 
-from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand_in, weakly
+from slicer_gui.ctk_widgets import ctkSliderWidget
+from slicer_gui.observers import observe
+from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand_in
 
 
 @stand_in
@@ -105,7 +108,7 @@ class qMRMLNodeComboBox(pythonqt(QtWidgets.QWidget)):
             self.__scene.RemoveObserver(tag)
         self.__scene = scene
         events = () if scene is None else (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent)
-        self.__observations = [scene.AddObserver(event, weakly(self._scene_changed)) for event in events]
+        self.__observations = [observe(scene, event, self._scene_changed) for event in events]
         self.setEnabled(scene is not None)
         self._refill()
 
@@ -204,7 +207,7 @@ class qMRMLNodeComboBox(pythonqt(QtWidgets.QWidget)):
             self.__renamed[0].RemoveObserver(self.__renamed[1])
         self.__current = node_id
         node = self.currentNode()
-        self.__renamed = node and (node, node.AddObserver("ModifiedEvent", weakly(self._update_name)))
+        self.__renamed = node and (node, observe(node, "ModifiedEvent", self._update_name))
         self.__box.setCurrentIndex(self.__box.findData(node_id))
         self.currentNodeChanged.emit(node)
         self._validity_changed.emit(node is not None)
@@ -215,6 +218,20 @@ class qMRMLNodeComboBox(pythonqt(QtWidgets.QWidget)):
         if row >= 0 and self.__box.itemText(row) != node.GetName():
             self.__box.setItemText(row, node.GetName())
             self.currentNodeRenamed.emit(node.GetName())
+
+
+@stand_in
+class qMRMLSliderWidget(ctkSliderWidget):
+    """A slider for a quantity such as "length"; units are not shown."""
+
+    cpp_slots = ("setMRMLScene(vtkMRMLScene*)", "setQuantity(QString)")
+    quantity = held_property(str, "")
+
+    def setQuantity(self, quantity: str) -> None:
+        self.quantity = quantity
+
+    def setMRMLScene(self, scene: slicer.vtkMRMLScene | None) -> None:
+        """The scene would only tell the unit."""
 
 
 @stand_in
@@ -288,7 +305,7 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):
         if node:
             kinds = (slicer.vtkSegmentation.SegmentAdded, slicer.vtkSegmentation.SegmentRemoved)
             events = (*kinds, slicer.vtkSegmentation.SegmentModified)
-            self.__observed = node, [node.AddObserver(event, weakly(self._list_segments)) for event in events]
+            self.__observed = node, [observe(node, event, self._list_segments) for event in events]
         self._list_segments()
         self.currentNodeChanged.emit(node)
         self._validity_changed.emit(node is not None)
@@ -311,10 +328,4 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):
         self.currentSegmentChanged.emit(self.currentSegmentID())
 
 
-WIDGETS = {kind.__name__: kind for kind in (qMRMLNodeComboBox, qMRMLSegmentSelectorWidget, qMRMLWidget)}
-
-
-def install_mrml_widgets() -> None:
-    """Make ``slicer.qMRML*`` exist."""
-    for name, kind in WIDGETS.items():
-        setattr(slicer, name, kind)
+WIDGETS = {kind.__name__: kind for kind in (qMRMLNodeComboBox, qMRMLSegmentSelectorWidget, qMRMLSliderWidget, qMRMLWidget)}

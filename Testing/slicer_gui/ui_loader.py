@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from xml.etree import ElementTree
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
@@ -65,10 +64,12 @@ class QUiLoader(QtUiTools.QUiLoader):
         return kind
 
     def _check_properties(self, element: ElementTree.Element) -> None:
-        known = _properties(self._class(element.get("class")))
+        # Of an object: PySide replaces the meta-object of a class that Python has written.
+        widget = self._class(element.get("class"))()
+        meta_object = widget.metaObject()
         for declared in element.findall("property"):
             name = declared.get("name")
-            if declared.get("stdset") != "0" and name not in known:
+            if declared.get("stdset") != "0" and meta_object.indexOfProperty(name) < 0:
                 raise UiError(f"{element.get('class')} {element.get('name')} has no property {name!r}.")
 
     def _connect(self, root: QtWidgets.QWidget, sender: str, signal: str, receiver: str, slot: str) -> None:
@@ -83,10 +84,3 @@ class QUiLoader(QtUiTools.QUiLoader):
         if not known and target.metaObject().indexOfSlot(signature) < 0:
             raise UiError(f"{type(target).__name__} {receiver} has no slot {slot!r}.")
         objects[sender].connect(signal, getattr(target, slot.split("(")[0]))
-
-
-@functools.cache
-def _properties(kind: type) -> frozenset[str]:
-    """Name the properties of a widget class. (Asked once: PySide forgets the class's meta object some time later.)"""
-    meta = kind.staticMetaObject
-    return frozenset(meta.property(index).name() for index in range(meta.propertyCount()))
