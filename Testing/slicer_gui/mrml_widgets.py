@@ -328,4 +328,6 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):
         self.currentSegmentChanged.emit(self.currentSegmentID())
 
 
-WIDGETS = {kind.__name__: kind for kind in (qMRMLNodeComboBox, qMRMLSegmentSelectorWidget, qMRMLSliderWidget, qMRMLWidget)}
+WIDGETS = {
+    kind.__name__: kind for kind in (qMRMLNodeComboBox, qMRMLSegmentSelectorWidget, qMRMLSliderWidget, qMRMLWidget)
+}
