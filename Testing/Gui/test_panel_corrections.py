@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+import vtk
 
 from geometries import FIRST, LAST
-from MedSAMSlicerLib.mrml.boxes import key_slices_of
+from MedSAMSlicerLib.mrml.boxes import key_slices_of, slice_in_view, structure_boxes
 from MedSAMSlicerLib.mrml.key_slices import key_slice_of
 from MedSAMSlicerLib.mrml.segments import SegmentWriter
 from panel_user import box_mask
@@ -37,8 +38,6 @@ def keys(user) -> list[slicer.vtkMRMLMarkupsROINode]:
 
 def view_of_axis(user, axis: int) -> str:
     """The view that shows slices along an axis; which one depends on the volume's geometry."""
-    from MedSAMSlicerLib.mrml.boxes import slice_in_view
-
     manager = user.gui.layout_manager
     for name in manager.sliceViewNames():
         if slice_in_view(manager.sliceWidget(name).mrmlSliceNode(), user.volume_node)[0] == axis:
@@ -116,6 +115,11 @@ def test_correct_this_slice_gives_a_box_around_the_mask_and_dragging_it_corrects
     mouse.drag(mouse.ras_to_xy(handle), mouse.ras_to_xy(handle - direction * 5))
     made.wait()
     assert made.mask()[4].sum() < before[4].sum()
+    # The box of the structure was hidden, as its handles lay over these; a click on it in the list shows it again.
+    (display,) = [roi.GetDisplayNode() for roi in structure_boxes(slicer.mrmlScene)]
+    assert not display.GetVisibility()
+    made.ui.boxesTable.cellClicked.emit(0, 0)
+    assert display.GetVisibility()
 
 
 def test_a_painted_slice_can_be_kept(made):
@@ -150,8 +154,6 @@ def test_the_user_is_led_to_the_most_doubtful_slice(made):
     assert sorted(indices) == list(range(FIRST[2], LAST[2] + 1))
     first = made.widget.logic.slicesToReview(made.segmentation, made.panel.parameters.segmentID)[0]
     assert indices[0] == first.index
-    from MedSAMSlicerLib.mrml.boxes import slice_in_view
-
     node = made.gui.layout_manager.sliceWidget(view_of_axis(made, 2)).mrmlSliceNode()
     for row in (2, 0):
         ui.reviewTable.cellClicked.emit(row, 0)
@@ -166,8 +168,6 @@ def test_an_oblique_view_is_refused_in_words_and_leaves_no_node(made):
     node = made.gui.layout_manager.sliceWidget(view).mrmlSliceNode()
     made.look_at(view, MIDDLE)
     transform = slicer.vtkMRMLSliceNode.GetSliceToRAS(node)
-    import vtk
-
     turned = vtk.vtkTransform()
     turned.SetMatrix(transform)
     turned.RotateX(40)

@@ -56,6 +56,11 @@ class Gui:
             _application = application.qSlicerApplication()
         self.app = _application
         self.headless = HeadlessScene()
+        # The application's own node, in which the views say where the mouse is.
+        crosshair = slicer.vtkMRMLCrosshairNode()
+        crosshair.SetCrosshairName("default")
+        crosshair.SetSingletonTag("default")
+        self.headless.scene.AddNode(crosshair)
         self._editors: list[qMRMLSegmentEditorWidget] = []
         self._install()
         self.layout_manager = qSlicerLayoutManager(self.headless)

@@ -11,6 +11,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.placement import Placement
+from MedSAMSlicerLib.app.slice_views import jump_to
 from MedSAMSlicerLib.mrml.boxes import box_of, is_ticked, segment_of, structure_boxes, structure_of, tick
 from MedSAMSlicerLib.mrml.structure import Structure
 
@@ -34,6 +35,7 @@ class BoxesSection(slicer.util.VTKObservationMixin):
         table.horizontalHeader().setStretchLastSection(True)
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.connect("cellChanged(int,int)", self._on_cell_changed)
+        table.connect("cellClicked(int,int)", lambda row, column: self._show(row))
         panel.ui.placeROIButton.connect("clicked(bool)", self.place)
         for event in (slicer.vtkMRMLScene.NodeAddedEvent, slicer.vtkMRMLScene.NodeRemovedEvent):
             self.addObserver(slicer.mrmlScene, event, lambda *args: panel.update())
@@ -98,6 +100,12 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             painted = self._panel.painted(segmentation, segment_id)
             return roi, structure_of(segmentation, segment_id, volume, painted)
         return roi, Structure.of_roi(volume, roi)
+
+    def _show(self, row: int) -> None:
+        """Show a box, which may have been hidden by a correction, and its middle in all slice views."""
+        if row < len(self._rows):
+            self._rows[row].GetDisplayNode().SetVisibility(True)
+            jump_to(self._rows[row].GetCenterWorld())
 
     def _follow(self, rois: list[Any]) -> None:
         """Observe the boxes that are there, and those only."""

@@ -14,6 +14,7 @@ from MedSAMSlicerLib.app.placement import Placement
 from MedSAMSlicerLib.app.slice_views import LastSliceView, show_slice
 from MedSAMSlicerLib.mrml.boxes import (
     bind,
+    box_of,
     flatten,
     key_slice_axis,
     key_slices_of,
@@ -174,8 +175,16 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
         rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
         roi = new_key_slice(slicer.mrmlScene, slicer.mrmlScene.GenerateUniqueName(_("Corrected slice")))
         place_in_slice(roi, volume, axis, index, Box(*map(float, (columns[0], rows[0], columns[-1], rows[-1]))))
-        bind(roi, segmentation, segment_id)
+        self._belong(roi, segment_id)
         self._panel.update()
+
+    def _belong(self, roi: Any, segment_id: str) -> None:
+        """Make an ROI a key slice of a segment; the structure's own box, whose handles lie over it, is hidden."""
+        segmentation = self._panel.parameters.segmentation
+        bind(roi, segmentation, segment_id)
+        box = box_of(segmentation, segment_id)
+        if box is not None and box.GetDisplayNode() is not None:
+            box.GetDisplayNode().SetVisibility(False)
 
     def _keep_painted_slice(self) -> None:
         volume, segmentation, segment_id = self._chosen()
@@ -200,7 +209,7 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
 
     def _on_correction_placed(self, roi: Any) -> None:
         if roi is not None and self._flatten(roi) and self._segment is not None:
-            bind(roi, self._panel.parameters.segmentation, self._segment)
+            self._belong(roi, self._segment)
             self._again(self._segment)
         self._panel.update()
 

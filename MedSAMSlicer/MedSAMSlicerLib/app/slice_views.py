@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,13 @@ class LastSliceView(slicer.util.VTKObservationMixin):
     def _on_cursor_moved(self, crosshair: Any, _event: Any) -> None:
         position = [0.0, 0.0, 0.0]
         self._node = crosshair.GetCursorPositionXYZ(position) or self._node
+
+
+def jump_to(position: Sequence[float]) -> None:
+    """Show a position (RAS) in all slice views."""
+    manager = slicer.app.layoutManager()
+    for name in manager.sliceViewNames():
+        manager.sliceWidget(name).mrmlSliceNode().JumpSliceByOffsetting(*position)
 
 
 def show_slice(volume: Any, axis: int, index: int) -> None:
