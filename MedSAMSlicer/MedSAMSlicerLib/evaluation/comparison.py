@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,6 @@ from MedSAMSlicerLib.evaluation.bootstrap import Difference, paired_difference
 from MedSAMSlicerLib.evaluation.response import BoxResponse, box_response
 from MedSAMSlicerLib.evaluation.scores import PER_SLICE, segment_label, stack_of
 from MedSAMSlicerLib.evaluation.verdict import Verdict, judge
-from MedSAMSlicerLib.volume.box_track import bounds
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import plane_axes, slice_of
 from MedSAMSlicerLib.volume.metrics import Agreement, agreement
@@ -41,7 +40,7 @@ class Result:
 class View:
     """A part of a slice: uint8 (rows, columns) or (rows, columns, 3), masks bool (rows, columns).
 
-    :param aspect: height of a pixel divided by its width.
+    :param steps: (2, 3), from a row to the next one and from a column to the next one, RAS in millimeters.
     """
 
     result: Result
@@ -49,7 +48,7 @@ class View:
     expert: np.ndarray
     before: np.ndarray
     after: np.ndarray
-    aspect: float
+    steps: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def compare(
                 found = [agreement(mask, expert, spacing) for mask in masks]
                 results.append(Result(loaded.case.id, loaded.case.patient, label, box, found[0], found[1]))
                 if box == TIGHT:
-                    worst.append(_view(results[-1], stack, expert, *masks, spacing=spacing))
+                    worst.append(_view(results[-1], stack, (expert, *masks), loaded.volume.ijk_to_ras))
             worst = sorted(worst, key=lambda view: view.result.after.dice)[:_WORST]
             progress()
         try:
@@ -146,28 +145,25 @@ def _mean(responses: list[tuple[BoxResponse, BoxResponse]]) -> tuple[BoxResponse
     return before, after
 
 
-def _view(
-    result: Result,
-    stack: SliceStack,
-    expert: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
-    *,
-    spacing: tuple[float, float, float],
-) -> View:
-    """Cut the slice out where the tuned model is wrong most, around the structure."""
-    wrong = (after ^ expert).sum(axis=tuple(other for other in range(3) if other != 2 - stack.axis))
-    drawn = expert.sum(axis=tuple(other for other in range(3) if other != 2 - stack.axis))
-    index = int(wrong.argmax() if wrong.any() else drawn.argmax())
-    masks = [slice_of(mask, stack.axis, index) for mask in (expert, before, after)]
-    edges = bounds(np.any(masks, axis=0))
-    assert edges is not None, "a slice with something wrong in it has something in it"
-    frame = []
-    for low, high, size in zip((edges.y0, edges.x0), (edges.y1, edges.x1), stack.shape, strict=True):
-        margin = int(_MARGIN * (high - low)) + 8
-        frame.append(slice(max(int(low) - margin, 0), min(int(high) + margin, size)))
-    rows, columns = frame
-    image = stack.image(index)[rows, columns]
+def _view(result: Result, stack: SliceStack, masks: Sequence[np.ndarray], ijk_to_ras: np.ndarray) -> View:
+    """Cut the slice out where the tuned model is wrong most, around the structure.
+
+    :param masks: of the expert, before and after, bool (K, J, I).
+    """
+    expert, _, after = masks
+    across = tuple(other for other in range(3) if other != 2 - stack.axis)
+    wrong = (after ^ expert).sum(axis=across)
+    index = int(wrong.argmax() if wrong.any() else expert.sum(axis=across).argmax())
+    planes = [slice_of(mask, stack.axis, index) for mask in masks]
+    rows, columns = (_span(np.any(planes, axis=(0, 2 - axis))) for axis in (0, 1))
     x_axis, y_axis = plane_axes(stack.axis)
-    cut = [mask[rows, columns].copy() for mask in masks]
-    return View(result, image, cut[0], cut[1], cut[2], spacing[y_axis] / spacing[x_axis])
+    cut = [plane[rows, columns].copy() for plane in planes]
+    image = stack.image(index)[rows, columns]
+    return View(result, image, cut[0], cut[1], cut[2], ijk_to_ras[:3, [y_axis, x_axis]].T)
+
+
+def _span(found: np.ndarray) -> slice:
+    """Reach from the first to the last that is found, with a margin."""
+    places = np.flatnonzero(found)
+    margin = int(_MARGIN * (places[-1] - places[0] + 1)) + 8
+    return slice(max(int(places[0]) - margin, 0), int(places[-1]) + 1 + margin)

@@ -99,7 +99,7 @@ def _figure(view: View) -> str:
     result, expert = view.result, (view.expert, EXPERT)
     picture = side_by_side(
         [
-            outlined(view.image, masks, view.aspect)
+            outlined(view.image, masks, view.steps)
             for masks in ([], [expert], [expert, (view.before, BEFORE)], [expert, (view.after, AFTER)])
         ]
     )

@@ -14,22 +14,24 @@ _EDGE = 260
 _GAP = 4
 
 
-def outlined(image: np.ndarray, masks: list[tuple[np.ndarray, tuple[int, int, int]]], aspect: float) -> np.ndarray:
-    """Draw outlines of masks into an enlarged slice.
+def outlined(image: np.ndarray, masks: list[tuple[np.ndarray, tuple[int, int, int]]], steps: np.ndarray) -> np.ndarray:
+    """Draw outlines of masks into an enlarged slice, as radiologists look at it.
+
+    The patient's right is on the left; anterior, in coronal and sagittal slices superior, is on top.
 
     :param image: uint8 (rows, columns) or (rows, columns, 3).
     :param masks: pairs of a mask, bool (rows, columns), and the color of its outline.
-    :param aspect: height of a pixel divided by its width.
-    :return: uint8 (rows, columns, 3), of square pixels, the longer edge about 260 pixels.
+    :param steps: (2, 3), from a row to the next one and from a column to the next one, RAS in millimeters.
+    :return: uint8 (rows, columns, 3), of square pixels, the longer edge 260 pixels.
     """
-    rows, columns = image.shape[:2]
-    scale = _EDGE / max(rows * aspect, columns)
-    y = np.minimum((np.arange(max(round(rows * aspect * scale), 1)) / (aspect * scale)).astype(int), rows - 1)
-    x = np.minimum((np.arange(max(round(columns * scale), 1)) / scale).astype(int), columns - 1)
-    places = np.ix_(y, x)
-    picture = np.repeat(image[places][..., None], 3, axis=2) if image.ndim == 2 else image[places].copy()
+    image = _upright(image, steps)
+    spacing = np.linalg.norm(steps[::-1] if _lies_down(steps) else steps, axis=1)
+    sizes = image.shape[:2] * spacing
+    height, width = np.maximum(np.rint(_EDGE * sizes / sizes.max()), 1).astype(int)
+    places = np.ix_(np.arange(height) * image.shape[0] // height, np.arange(width) * image.shape[1] // width)
+    picture = np.repeat(image[places][..., None], 3, axis=2) if image.ndim == 2 else image[places]
     for mask, color in masks:
-        picture[_outline(mask[places])] = color
+        picture[_outline(_upright(mask, steps)[places])] = color
     return picture
 
 
@@ -55,6 +57,20 @@ def png(picture: np.ndarray) -> bytes:
 def inline(picture: np.ndarray) -> str:
     """Return the address by which a page shows a picture that it holds itself."""
     return f"data:image/png;base64,{base64.b64encode(png(picture)).decode('ascii')}"
+
+
+def _upright(plane: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Flip and turn a slice so that its rows count to posterior or inferior and its columns to left or posterior."""
+    for axis, step in enumerate(steps):
+        if step[np.abs(step).argmax()] > 0:
+            plane = np.flip(plane, axis)
+    return plane.swapaxes(0, 1) if _lies_down(steps) else plane
+
+
+def _lies_down(steps: np.ndarray) -> bool:
+    """Tell whether the rows and columns of a slice have to change places: right and left go across."""
+    down, across = np.abs(steps).argmax(axis=1)
+    return bool(across > down)
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
