@@ -48,7 +48,10 @@ def test_adding_makes_a_dataset_and_later_adds_to_it(folder, tmp_path, capfd):
     site = str(tmp_path / "site")
     add = ["dataset", "add", "--data", site, "--images", str(folder), "--window", "40/400"]
     assert main([*add, "--image-pattern", "{case}_image.nrrd", "--name", "5=liver"]) == 0
-    assert "Added 4 of 4 pairs" in capfd.readouterr().out
+    *cases, summary = capfd.readouterr().out.splitlines()
+    assert cases[0].split() == ["case-0001", "P0001", str(folder / "0_image.nrrd")]
+    assert len(cases) == 4
+    assert summary.startswith("Added 4 of 4 pairs")
     cases = SiteDataset.open(Path(site)).cases
     assert [(case.labels, case.window, case.source) for case in cases] == [(("liver",), "40/400", "NRRD")] * 4
     (folder / "4_image.nrrd").write_bytes((folder / "3_image.nrrd").read_bytes()[:-40])

@@ -27,16 +27,14 @@ def add_parser(subparsers: _Subparsers) -> None:
     command.add_argument("--labels", type=Path, metavar="FOLDER", help="folder of the labels, if it is another one")
     command.add_argument(
         "--image-pattern",
-        default="{case}_image.*",
         metavar="PATTERN",
-        help="path of an image in its folder, default %(default)s; {patient} groups cases of one patient, a folder "
+        help="path of an image in its folder, default {case}_image.*; {patient} groups cases of one patient, a folder "
         "that matches is a DICOM series",
     )
     command.add_argument(
         "--label-pattern",
-        default="{case}_label.*",
         metavar="PATTERN",
-        help="path of its labels, default %(default)s; {label} names labels that have files of their own",
+        help="path of its labels, default {case}_label.*; {label} names labels that have files of their own",
     )
     command.add_argument("--window", default="auto", help="intensity window of all images, as for segment")
     command.add_argument(
@@ -77,31 +75,36 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 
 def _add(args: argparse.Namespace) -> int:
     """Add what is right, and tell what is not; 1 if anything was left out."""
-    from MedSAMSlicerLib.dataset.pairs import add_pairs, find_pairs
+    from MedSAMSlicerLib.dataset.pairs import IMAGES, LABELS, add_pairs, find_pairs
     from MedSAMSlicerLib.dataset.site import SiteDataset
 
     names = _names(args.name)
-    found = find_pairs(args.images, args.image_pattern, args.label_pattern, args.labels)
+    images, labels = args.image_pattern or IMAGES, args.label_pattern or LABELS
+    found = find_pairs(args.images, images, labels, args.labels)
     if not found.pairs:
         raise ValueError(
             f"No image with labels is in {args.images}: {len(found.images_alone)} images match "
-            f"{args.image_pattern!r}, {len(found.labels_alone)} labels match {args.label_pattern!r}. "
+            f"{images!r}, {len(found.labels_alone)} labels match {labels!r}. "
             "Give the patterns of your files."
         )
     known = (args.data / "dataset.json").exists()
     dataset = SiteDataset.open(args.data) if known else SiteDataset.create(args.data)
     problems = [f"{path}: no labels match it" for path in found.images_alone]
     problems += [f"{path}: no image matches it" for path in found.labels_alone]
-    added = 0
+    added = []
     with ProgressBar(len(found.pairs), "Adding", "cases") as bar:
         for done, addition in enumerate(add_pairs(dataset, found.pairs, window=args.window, names=names), start=1):
             bar.update(done)
-            added += addition.case is not None
+            if addition.case:
+                # Only here it is told which file became which case: file names may be those of patients.
+                added.append(f"{addition.case.id}  {addition.case.patient}  {addition.pair.image}")
             if addition.text:
                 problems.append(f"{addition.pair.image}: {addition.text}")
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"Added {added} of {len(found.pairs)} pairs to {args.data}, which has {len(dataset.cases)} cases now.")
+    for line in added:
+        print(line)
+    print(f"Added {len(added)} of {len(found.pairs)} pairs to {args.data}, which has {len(dataset.cases)} cases now.")
     return 1 if problems else 0
 
 
