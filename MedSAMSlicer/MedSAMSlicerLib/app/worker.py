@@ -17,6 +17,8 @@ import qt
 _PATIENCE = 0.02
 # How long results may be taken in a row before the views get their turn.
 _TAKING = 0.04
+# How long the thread may take to leave its slice, in seconds.
+_PARTING = 10.0
 
 
 class StoppedError(Exception):
@@ -115,12 +117,16 @@ class Worker:
             job.stop()
 
     def close(self) -> None:
-        """Stop everything for good, without calling any end: what the jobs belong to is going away."""
+        """Stop everything for good, without calling any end: what the jobs belong to is going away.
+
+        Waits for the thread for some seconds: a process that exits while torch computes in another thread crashes.
+        """
         self.stop()
         self._open.clear()
         self._timer.stop()
         if self._thread is not None:
             self._jobs.put(None)
+            self._thread.join(_PARTING)
             self._thread = None
 
     def _loop(self) -> None:
