@@ -17,13 +17,14 @@ import vtk
 from PySide6 import QtCore, QtGui, QtTest, QtWidgets
 
 from MedSAMSlicerLib.headless.scene import HeadlessScene
-from slicer_gui import application, i18n, parameter_node, scripted_module
+from slicer_gui import abstract_effect, application, effect, i18n, parameter_node, scripted_module
 from slicer_gui.ctk_widgets import install_ctk
 from slicer_gui.dialogs import Dialogs, dialogs
 from slicer_gui.extensions import Packages, PyTorchExtension, SampleDataLogic
 from slicer_gui.mouse import Mouse
 from slicer_gui.mrml_widgets import WIDGETS as MRML_WIDGETS
 from slicer_gui.qt_module import install_qt, keep_settings_in
+from slicer_gui.segment_editor import qMRMLSegmentEditorWidget
 from slicer_gui.ui_loader import QUiLoader
 from slicer_gui.views import qMRMLSliceWidget, qMRMLThreeDWidget, qSlicerLayoutManager
 
@@ -53,6 +54,7 @@ class Gui:
             _application = application.qSlicerApplication()
         self.app = _application
         self.headless = HeadlessScene()
+        self._editors: list[qMRMLSegmentEditorWidget] = []
         self._install()
         self.layout_manager = qSlicerLayoutManager(self.headless)
         self.module_manager = application.qSlicerModuleManager()
@@ -91,6 +93,23 @@ class Gui:
         self.module_manager.module(name).widgetRepresentation().exit()
         self.pump()
 
+    def segment_editor(
+        self, segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLScalarVolumeNode
+    ) -> qMRMLSegmentEditorWidget:
+        """Open a segment editor with the registered effects, as the Segment Editor module does."""
+        editor = qMRMLSegmentEditorWidget()
+        self._editors.append(editor)
+        editor.setMRMLScene(self.scene)
+        node = self.scene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+        if node is None:
+            node = slicer.vtkMRMLSegmentEditorNode()
+            node.SetSingletonTag("SegmentEditor")
+            node = self.scene.AddNode(node)
+        editor.setMRMLSegmentEditorNode(node)
+        editor.setSegmentationNode(segmentation)
+        editor.setSourceVolumeNode(volume)
+        return editor
+
     def add_pytorch_extension(self, **state: object) -> PyTorchExtension:
         """Install the PyTorch extension; without it ``import PyTorchUtils`` fails. See `PyTorchExtension`."""
         extension = PyTorchExtension(**state)
@@ -118,8 +137,7 @@ class Gui:
         """
         end = time.monotonic() + (at_most if until else seconds)
         while True:
-            self.app.processEvents()
-            self.app.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
+            self._run_events()
             self.check()
             late = time.monotonic() >= end
             if until and until():
@@ -142,13 +160,21 @@ class Gui:
 
     def close(self) -> None:
         """End Slicer, and check that nothing is left behind."""
+        for editor in self._editors:
+            editor._close()
         self.module_manager._unload_all()
-        self.pump()
+        effect.qSlicerSegmentEditorEffectFactory.instance()._forget()
+        self._run_events()
         self.layout_manager._close()
-        left_over = self.dialogs.left_over()
         QtCore.qInstallMessageHandler(None)
+        vtk.vtkOutputWindow.SetInstance(self._vtk_window_before)
+        left_over = self.dialogs.left_over()
         self.check()
         assert not left_over, left_over
+
+    def _run_events(self) -> None:
+        self.app.processEvents()
+        self.app.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
 
     def _install(self) -> None:
         modules = types.ModuleType("slicer.modules")
@@ -159,6 +185,8 @@ class Gui:
             "qt": self.qt,
             "ctk": self.ctk,
             "SampleData": sample_data,
+            "SegmentEditorEffects": abstract_effect,
+            "qSlicerSegmentationsEditorEffectsPythonQt": effect,
             "slicer.ScriptedLoadableModule": scripted_module,
             "slicer.i18n": i18n,
             "slicer.modules": modules,
@@ -173,8 +201,11 @@ class Gui:
             **MRML_WIDGETS,
             "app": self.app,
             "mrmlScene": self.headless.scene,
+            "qMRMLSegmentEditorWidget": qMRMLSegmentEditorWidget,
             "qMRMLSliceWidget": qMRMLSliceWidget,
             "qMRMLThreeDWidget": qMRMLThreeDWidget,
+            "qSlicerSegmentEditorAbstractEffect": effect.qSlicerSegmentEditorAbstractEffect,
+            "qSlicerSegmentEditorEffectFactory": effect.qSlicerSegmentEditorEffectFactory,
             "qSlicerScriptedLoadableModule": application.qSlicerScriptedLoadableModule,
             "qSlicerScriptedLoadableModuleWidget": application.qSlicerScriptedLoadableModuleWidget,
         }.items():
@@ -199,5 +230,5 @@ class Gui:
             self._errors.append(f"VTK: {text}")
 
         window.AddObserver("ErrorEvent", note)
-        self._monkeypatch.setattr(self, "_vtk_window", window, raising=False)
+        self._vtk_window_before = vtk.vtkOutputWindow.GetInstance()
         vtk.vtkOutputWindow.SetInstance(window)

@@ -9,6 +9,7 @@ class does not have can't be set. All of that is an exception here, also where P
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -154,6 +155,18 @@ def pythonqt(qt_class: type[QtCore.QObject]) -> type:
             attributes.pop(name, None)
         _classes[qt_class] = _PythonQtType(qt_class.__name__, (PythonQtObject, qt_class), attributes)
     return _classes[qt_class]
+
+
+def weakly(method: Callable) -> Callable:
+    """Return an observer that calls a widget's method as long as the widget lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: object) -> None:
+        living = reference()
+        if living:
+            living(*arguments)
+
+    return call
 
 
 def held_property(kind: type | str, default: object, changed: str = "", *, writable: bool = True) -> QtCore.Property:

@@ -185,6 +185,9 @@ class qSlicerLayoutManager(pythonqt(QtCore.QObject)):
             raise IndexError(f"The layout has one 3-D view, not a view {index!r}.")
         return self.__three_d
 
+    def mrmlSliceLogics(self) -> vtk.vtkCollection:
+        return slicer.app.applicationLogic().GetSliceLogics()
+
     def setLayout(self, layout: int) -> None:
         self.layout = layout
 
