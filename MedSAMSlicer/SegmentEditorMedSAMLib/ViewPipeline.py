@@ -24,7 +24,8 @@ class ViewPipeline:
         self._proposal = None
         self._boxPoints = vtk.vtkPoints()
         self._boxPoints.SetNumberOfPoints(4)
-        self._boxActor = _lineActor(_closedLine(self._boxPoints), width=2)
+        self._boxActor = _lineActor()
+        self._boxActor.GetMapper().SetInputData(_closedLine(self._boxPoints))
         self._boxActor.GetProperty().SetColor(*_BOX_COLOR)
 
         self._toVoxel = vtk.vtkTransform()
@@ -51,7 +52,8 @@ class ViewPipeline:
         outline.SetInputConnection(self._reslice.GetOutputPort())
         outline.SetValue(0, 0.5)
         outline.ComputeScalarsOff()
-        self._outlineActor = _lineActor(outline.GetOutputPort(), width=2)
+        self._outlineActor = _lineActor()
+        self._outlineActor.GetMapper().SetInputConnection(outline.GetOutputPort())
 
         self._actors = (self._fillActor, self._outlineActor, self._boxActor)
         for actor in self._actors:
@@ -121,7 +123,7 @@ class ViewPipeline:
 
 
 def _closedLine(points):
-    """Return a polygon's outline."""
+    """Join points to a ring; it moves with them."""
     lines = vtk.vtkCellArray()
     lines.InsertNextCell(points.GetNumberOfPoints() + 1)
     for number in (*range(points.GetNumberOfPoints()), 0):
@@ -129,15 +131,11 @@ def _closedLine(points):
     polyData = vtk.vtkPolyData()
     polyData.SetPoints(points)
     polyData.SetLines(lines)
-    producer = vtk.vtkTrivialProducer()
-    producer.SetOutput(polyData)
-    return producer.GetOutputPort()
+    return polyData
 
 
-def _lineActor(port, width):
-    mapper = vtk.vtkPolyDataMapper2D()
-    mapper.SetInputConnection(port)
+def _lineActor():
     actor = vtk.vtkActor2D()
-    actor.SetMapper(mapper)
-    actor.GetProperty().SetLineWidth(width)
+    actor.SetMapper(vtk.vtkPolyDataMapper2D())
+    actor.GetProperty().SetLineWidth(2)
     return actor
