@@ -7,7 +7,7 @@ slots and invokables, a setter is a method here only where the header declares i
 
 from __future__ import annotations
 
-import sys
+import functools
 import types
 
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -44,6 +44,7 @@ class ctkCollapsibleButton(pythonqt(QtWidgets.QAbstractButton)):
     def __init__(self, text: str | QtWidgets.QWidget | None = None, parent: QtWidgets.QWidget | None = None) -> None:
         title, parent = (text, parent) if isinstance(text, str) else ("", text)
         super().__init__(parent)
+        self.__hidden: list[QtWidgets.QWidget] = []
         self.setText(title)
         self.setCheckable(True)
         self.setChecked(True)
@@ -51,15 +52,14 @@ class ctkCollapsibleButton(pythonqt(QtWidgets.QAbstractButton)):
         self.toggled.connect(self._show_contents)
 
     def _show_contents(self, shown: bool) -> None:
-        for child in self.children():
-            if child.isWidgetType():
-                child.setVisible(shown)
+        self.__hidden = _show_children(self, shown, self.__hidden)
         self.updateGeometry()
         self.contentsCollapsed.emit(not shown)
 
     def childEvent(self, event: QtCore.QChildEvent) -> None:
         if event.added() and event.child().isWidgetType() and self.collapsed:
             event.child().setVisible(False)
+            self.__hidden.append(event.child())
         super().childEvent(event)
 
     def hitButton(self, position: QtCore.QPoint) -> bool:
@@ -84,13 +84,12 @@ class ctkCollapsibleGroupBox(pythonqt(QtWidgets.QGroupBox)):
     def __init__(self, title: str | QtWidgets.QWidget | None = None, parent: QtWidgets.QWidget | None = None) -> None:
         title, parent = (title, parent) if isinstance(title, str) else ("", title)
         super().__init__(title, parent)
+        self.__hidden: list[QtWidgets.QWidget] = []
         self.setCheckable(True)
         self.toggled.connect(self._show_contents)
 
     def _show_contents(self, shown: bool) -> None:
-        for child in self.children():
-            if child.isWidgetType():
-                child.setVisible(shown)
+        self.__hidden = _show_children(self, shown, self.__hidden)
 
 
 @stand_in
@@ -245,6 +244,15 @@ class ctkCheckablePushButton(pythonqt(QtWidgets.QPushButton)):
         self.checkBoxToggled.emit(bool(self.checkState))
 
 
+def _show_children(section: QtWidgets.QWidget, shown: bool, hidden: list[QtWidgets.QWidget]) -> list[QtWidgets.QWidget]:
+    """Hide the widgets in a section, or show again those that it has hidden; return those that are hidden now."""
+    children = [child for child in section.children() if child.isWidgetType()]
+    changed = [child for child in children if child in hidden] if shown else [c for c in children if not c.isHidden()]
+    for child in changed:
+        child.setVisible(shown)
+    return [] if shown else changed
+
+
 WIDGETS = {
     kind.__name__: kind
     for kind in (
@@ -272,6 +280,7 @@ class CtkModule(types.ModuleType):
         raise AttributeError(f"The stand-in for Slicer's ctk has no {name!r}; add it as CTK's header declares it.")
 
 
-def install_ctk() -> types.ModuleType:
-    """Make ``import ctk`` work."""
-    return sys.modules.setdefault("ctk", CtkModule())
+@functools.cache
+def ctk_module() -> CtkModule:
+    """Return the module; the same one each time, as Python code keeps what it has imported."""
+    return CtkModule()

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import slicer
 import slicer.util
@@ -17,13 +18,14 @@ import vtk
 from PySide6 import QtCore, QtGui, QtTest, QtWidgets
 
 from MedSAMSlicerLib.headless.scene import HeadlessScene
-from slicer_gui import abstract_effect, application, effect, i18n, parameter_node, scripted_module
-from slicer_gui.ctk_widgets import install_ctk
+from slicer_gui import abstract_effect, application, i18n, parameter_node, scripted_effect, scripted_module
+from slicer_gui.ctk_widgets import ctk_module
 from slicer_gui.dialogs import Dialogs, dialogs
 from slicer_gui.extensions import Packages, PyTorchExtension, SampleDataLogic
 from slicer_gui.mouse import Mouse
 from slicer_gui.mrml_widgets import WIDGETS as MRML_WIDGETS
-from slicer_gui.qt_module import install_qt, keep_settings_in
+from slicer_gui.observers import forget_all
+from slicer_gui.qt_module import keep_settings_in, qt_module
 from slicer_gui.segment_editor import qMRMLSegmentEditorWidget
 from slicer_gui.ui_loader import QUiLoader
 from slicer_gui.views import qMRMLSliceWidget, qMRMLThreeDWidget, qSlicerLayoutManager
@@ -48,7 +50,7 @@ class Gui:
         self.packages = Packages()
         self._collect_errors()
         keep_settings_in(settings_file)
-        self.qt, self.ctk = install_qt(), install_ctk()
+        self.qt, self.ctk = qt_module(), ctk_module()
         self.qt.QUiLoader = lambda: QUiLoader(self.qt)
         if _application is None:
             _application = application.qSlicerApplication()
@@ -121,6 +123,10 @@ class Gui:
         widget = self.layout_manager.threeDWidget(0) if view == "3D" else self.layout_manager.sliceWidget(view)
         return Mouse(widget)
 
+    def picture(self, view: str = "Red") -> np.ndarray:
+        """Draw a view: uint8 (rows, columns, 3), the first row on top."""
+        return self.mouse(view).widget._picture()
+
     def shortcut(self, widget: QtWidgets.QWidget, keys: str) -> None:
         """Type a key combination such as "Ctrl+Z" while a widget has the focus."""
         widget.window().activateWindow()
@@ -163,8 +169,9 @@ class Gui:
         for editor in self._editors:
             editor._close()
         self.module_manager._unload_all()
-        effect.qSlicerSegmentEditorEffectFactory.instance()._forget()
+        scripted_effect.qSlicerSegmentEditorEffectFactory.instance()._forget()
         self._run_events()
+        forget_all()
         self.layout_manager._close()
         QtCore.qInstallMessageHandler(None)
         vtk.vtkOutputWindow.SetInstance(self._vtk_window_before)
@@ -186,7 +193,7 @@ class Gui:
             "ctk": self.ctk,
             "SampleData": sample_data,
             "SegmentEditorEffects": abstract_effect,
-            "qSlicerSegmentationsEditorEffectsPythonQt": effect,
+            "qSlicerSegmentationsEditorEffectsPythonQt": scripted_effect,
             "slicer.ScriptedLoadableModule": scripted_module,
             "slicer.i18n": i18n,
             "slicer.modules": modules,
@@ -204,8 +211,8 @@ class Gui:
             "qMRMLSegmentEditorWidget": qMRMLSegmentEditorWidget,
             "qMRMLSliceWidget": qMRMLSliceWidget,
             "qMRMLThreeDWidget": qMRMLThreeDWidget,
-            "qSlicerSegmentEditorAbstractEffect": effect.qSlicerSegmentEditorAbstractEffect,
-            "qSlicerSegmentEditorEffectFactory": effect.qSlicerSegmentEditorEffectFactory,
+            "qSlicerSegmentEditorAbstractEffect": scripted_effect.qSlicerSegmentEditorAbstractEffect,
+            "qSlicerSegmentEditorEffectFactory": scripted_effect.qSlicerSegmentEditorEffectFactory,
             "qSlicerScriptedLoadableModule": application.qSlicerScriptedLoadableModule,
             "qSlicerScriptedLoadableModuleWidget": application.qSlicerScriptedLoadableModuleWidget,
         }.items():

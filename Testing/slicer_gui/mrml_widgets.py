@@ -10,7 +10,8 @@ import slicer
 from PySide6 import QtWidgets
 from PySide6.QtCore import Signal
 
-from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand_in, weakly
+from slicer_gui.observers import observe
+from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand_in
 
 
 @stand_in
@@ -105,7 +106,7 @@ class qMRMLNodeComboBox(pythonqt(QtWidgets.QWidget)):
             self.__scene.RemoveObserver(tag)
         self.__scene = scene
         events = () if scene is None else (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent)
-        self.__observations = [scene.AddObserver(event, weakly(self._scene_changed)) for event in events]
+        self.__observations = [observe(scene, event, self._scene_changed) for event in events]
         self.setEnabled(scene is not None)
         self._refill()
 
@@ -204,7 +205,7 @@ class qMRMLNodeComboBox(pythonqt(QtWidgets.QWidget)):
             self.__renamed[0].RemoveObserver(self.__renamed[1])
         self.__current = node_id
         node = self.currentNode()
-        self.__renamed = node and (node, node.AddObserver("ModifiedEvent", weakly(self._update_name)))
+        self.__renamed = node and (node, observe(node, "ModifiedEvent", self._update_name))
         self.__box.setCurrentIndex(self.__box.findData(node_id))
         self.currentNodeChanged.emit(node)
         self._validity_changed.emit(node is not None)
@@ -288,7 +289,7 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):
         if node:
             kinds = (slicer.vtkSegmentation.SegmentAdded, slicer.vtkSegmentation.SegmentRemoved)
             events = (*kinds, slicer.vtkSegmentation.SegmentModified)
-            self.__observed = node, [node.AddObserver(event, weakly(self._list_segments)) for event in events]
+            self.__observed = node, [observe(node, event, self._list_segments) for event in events]
         self._list_segments()
         self.currentNodeChanged.emit(node)
         self._validity_changed.emit(node is not None)
@@ -312,9 +313,3 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):
 
 
 WIDGETS = {kind.__name__: kind for kind in (qMRMLNodeComboBox, qMRMLSegmentSelectorWidget, qMRMLWidget)}
-
-
-def install_mrml_widgets() -> None:
-    """Make ``slicer.qMRML*`` exist."""
-    for name, kind in WIDGETS.items():
-        setattr(slicer, name, kind)

@@ -8,8 +8,8 @@ class does not have can't be set. All of that is an exception here, also where P
 
 from __future__ import annotations
 
+import enum
 import inspect
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +139,24 @@ def normalized(signature: str) -> str:
     return bytes(QtCore.QMetaObject.normalizedSignature(signature)).decode()
 
 
+class FlatEnum:
+    """An enum of Qt as PythonQt has it: its values are attributes of the class around it, not of the enum."""
+
+    def __init__(self, kind: type[enum.Enum]) -> None:
+        self._kind = kind
+
+    def __call__(self, value: int) -> enum.Enum:
+        return self._kind(value)
+
+    def __getattr__(self, name: str) -> object:
+        raise AttributeError(f"{self._kind.__qualname__}.{name}: PythonQt has the value without the enum's name.")
+
+
+def enums_of(kind: type) -> dict[str, type[enum.Enum]]:
+    """List the enums that a class of PySide6 has, by name."""
+    return {name: value for name in dir(kind) if isinstance(value := getattr(kind, name), enum.EnumMeta)}
+
+
 _classes: dict[type, type] = {}
 
 
@@ -151,22 +169,13 @@ def pythonqt(qt_class: type[QtCore.QObject]) -> type:
             declared = meta_object.property(index)
             getter = getattr(qt_class, declared.name(), None)
             attributes[declared.name()] = _QtProperty(declared.name(), getter, writable=declared.isWritable())
+        for name, kind in enums_of(qt_class).items():
+            attributes[name] = FlatEnum(kind)
+            attributes = dict(kind.__members__) | attributes
         for name in _VIRTUAL_GETTERS - {"spacing"}:
             attributes.pop(name, None)
         _classes[qt_class] = _PythonQtType(qt_class.__name__, (PythonQtObject, qt_class), attributes)
     return _classes[qt_class]
-
-
-def weakly(method: Callable) -> Callable:
-    """Return an observer that calls a widget's method as long as the widget lives."""
-    reference = weakref.WeakMethod(method)
-
-    def call(*arguments: object) -> None:
-        living = reference()
-        if living:
-            living(*arguments)
-
-    return call
 
 
 def held_property(kind: type | str, default: object, changed: str = "", *, writable: bool = True) -> QtCore.Property:

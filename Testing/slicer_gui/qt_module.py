@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import sys
+import functools
 import types
 from pathlib import Path
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from slicer_gui.dialogs import ShownDialog, dialogs
-from slicer_gui.pythonqt import checked_property, pythonqt, stand_in
+from slicer_gui.pythonqt import FlatEnum, checked_property, enums_of, pythonqt, stand_in
 
 # Qt 5 and Qt 6 have all of them under these names; what is missing is added here when the project needs it.
 _QT_CORE = """
     QByteArray QCoreApplication QElapsedTimer QEvent QEventLoop QFile QFileInfo QDir QIODevice QLocale QMimeData QObject
-    QPoint QPointF QProcess QProcessEnvironment QRect QRectF QSize QStandardPaths Qt QThread QTimer QUrl"""
+    QPoint QPointF QProcess QProcessEnvironment QRect QRectF QSize QStandardPaths QThread QTimer QUrl"""
 _QT_GUI = """
     QBrush QColor QCursor QDesktopServices QFont QFontMetrics QIcon QImage QKeyEvent QKeySequence QMouseEvent QPainter
     QPalette QPen QPixmap QVector3D"""
 _QT_WIDGETS = """
     QAbstractButton QAbstractItemView QAbstractSpinBox QApplication QButtonGroup QCheckBox QComboBox QDialog
     QDialogButtonBox QDoubleSpinBox QFormLayout QFrame QGridLayout QGroupBox QHBoxLayout QHeaderView QLabel QLayout
-    QLineEdit QListWidget QListWidgetItem QMainWindow QMenu QPlainTextEdit QProgressBar QProgressDialog QPushButton
-    QRadioButton QScrollArea QSizePolicy QSlider QSpacerItem QSpinBox QStackedWidget QStatusBar QStyle QTableWidgetItem
+    QLineEdit QListWidget QMainWindow QMenu QPlainTextEdit QProgressBar QProgressDialog QPushButton
+    QRadioButton QScrollArea QSizePolicy QSlider QSpacerItem QSpinBox QStackedWidget QStatusBar QStyle
     QTabWidget QTextBrowser QTextEdit QToolBar QToolButton QToolTip QVBoxLayout QWidget"""
 # Moved from QtWidgets to QtGui in Qt 6; PythonQt's one module hides that.
 _QT_MOVED = "QAction QShortcut"
@@ -123,6 +123,19 @@ class QTableWidget(pythonqt(QtWidgets.QTableWidget)):
         return header
 
 
+class QTableWidgetItem(QtWidgets.QTableWidgetItem):
+    """An item, which has no properties: ``item.text = "x"`` is an error in PythonQt."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} has no property {name!r}; call a setter.")
+
+
+class QListWidgetItem(QtWidgets.QListWidgetItem):
+    """An item, which has no properties: ``item.text = "x"`` is an error in PythonQt."""
+
+    __setattr__ = QTableWidgetItem.__setattr__
+
+
 @stand_in
 class ctkMessageBox(QMessageBox):
     """Stands in for ctkMessageBox (CTK Libs/Widgets/ctkMessageBox.h); tests always see it."""
@@ -141,10 +154,15 @@ class QtModule(types.ModuleType):
                 found = getattr(library, name)
                 is_object = isinstance(found, type) and issubclass(found, QtCore.QObject)
                 setattr(self, name, pythonqt(found) if is_object else found)
+        # The namespace Qt, with its enums' values only.
+        self.Qt = types.SimpleNamespace()
+        for name, kind in enums_of(QtCore.Qt).items():
+            vars(self.Qt).update({**kind.__members__, name: FlatEnum(kind)})
         self.QSettings = QSettings
         self.QMessageBox = QMessageBox
         self.QFileDialog = QFileDialog
         self.QTableWidget = QTableWidget
+        self.QTableWidgetItem, self.QListWidgetItem = QTableWidgetItem, QListWidgetItem
 
     def __getattr__(self, name: str) -> object:
         raise AttributeError(f"The stand-in for Slicer's qt has no {name!r}; add it if Qt 5 and Qt 6 both have it.")
@@ -155,6 +173,7 @@ def keep_settings_in(file: Path | None) -> None:
     QSettings.file = file
 
 
-def install_qt() -> types.ModuleType:
-    """Make ``import qt`` work."""
-    return sys.modules.setdefault("qt", QtModule())
+@functools.cache
+def qt_module() -> QtModule:
+    """Return the module; the same one each time, as Python code keeps what it has imported."""
+    return QtModule()

@@ -10,9 +10,11 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from slicer_gui.effect import qSlicerSegmentEditorAbstractEffect, qSlicerSegmentEditorEffectFactory
+from slicer_gui.effect import qSlicerSegmentEditorAbstractEffect
 from slicer_gui.mrml_widgets import qMRMLWidget
-from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand_in, weakly
+from slicer_gui.observers import observe
+from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand_in
+from slicer_gui.scripted_effect import qSlicerSegmentEditorEffectFactory
 
 _BUTTONS = [
     f"{button}Button{action}Event"
@@ -159,10 +161,12 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         def pass_on(caller: vtk.vtkObject, _event: str) -> None:
             if self.__active is None or self.mrmlScene().IsClosing():
                 return
+            # The effect may end itself, and this observer with it.
+            command = caller.GetCommand(tag)
             if caller.IsA("vtkMRMLAbstractViewNode"):
                 self.__active.processViewNodeEvents(caller, event_id, widget)
             elif self.__active.processInteractionEvents(caller, event_id, widget):
-                caller.GetCommand(tag).SetAbortFlag(1)
+                command.SetAbortFlag(1)
 
         tag = source.AddObserver(event, pass_on, 1.0)
         self.__view_observations.append((source, tag))
@@ -266,7 +270,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     @staticmethod
     def _observe(kept: list[tuple[vtk.vtkObject, int]], source: vtk.vtkObject, event: object, slot: object) -> None:
-        kept.append((source, source.AddObserver(event, weakly(slot))))
+        kept.append((source, observe(source, event, slot)))
 
     @staticmethod
     def _release(kept: list[tuple[vtk.vtkObject, int]]) -> None:

@@ -64,10 +64,12 @@ class QUiLoader(QtUiTools.QUiLoader):
         return kind
 
     def _check_properties(self, element: ElementTree.Element) -> None:
-        kind = self._class(element.get("class"))
+        # Of an object: PySide replaces the meta-object of a class that Python has written.
+        widget = self._class(element.get("class"))()
+        meta_object = widget.metaObject()
         for declared in element.findall("property"):
             name = declared.get("name")
-            if declared.get("stdset") != "0" and kind.staticMetaObject.indexOfProperty(name) < 0:
+            if declared.get("stdset") != "0" and meta_object.indexOfProperty(name) < 0:
                 raise UiError(f"{element.get('class')} {element.get('name')} has no property {name!r}.")
 
     def _connect(self, root: QtWidgets.QWidget, sender: str, signal: str, receiver: str, slot: str) -> None:

@@ -6,6 +6,7 @@ qMRMLLayoutManager.h.
 
 from __future__ import annotations
 
+import numpy as np
 import slicer
 import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -113,6 +114,12 @@ class qMRMLSliceWidget(qMRMLWidget):
     def fitSliceToBackground(self) -> None:
         self.__headless.logic.FitSliceToBackground()
 
+    def _picture(self) -> np.ndarray:
+        return self.__headless.image()
+
+    def _close(self) -> None:
+        self.__headless.close()
+
 
 @stand_in
 class qMRMLThreeDView(_ViewWidget):
@@ -156,6 +163,12 @@ class qMRMLThreeDWidget(qMRMLWidget):
         return self.__headless.logic
 
     logic = viewLogic
+
+    def _picture(self) -> np.ndarray:
+        return self.__headless.image()
+
+    def _close(self) -> None:
+        self.__headless.close()
 
 
 @stand_in
@@ -204,4 +217,4 @@ class qSlicerLayoutManager(pythonqt(QtCore.QObject)):
     def _close(self) -> None:
         """Release the render windows."""
         for widget in (*self.__slices.values(), self.__three_d):
-            widget.__dict__[f"_{type(widget).__name__}__headless"].close()
+            widget._close()
