@@ -224,7 +224,7 @@ class EffectEditor:
 
     def settle(self) -> None:
         """Wait until nothing is computed any more."""
-        self.gui.pump(until=lambda: not self.logic.worker.busy)
+        self.gui.pump(until=lambda: not self.logic.worker.busy, at_most=120)
 
     def accept(self) -> None:
         """Press Enter in the last view, and wait."""

@@ -188,6 +188,15 @@ class EffectOptions:
         if self._rangeParameters() != before:
             self._rangeChanged()
 
+    def finishEditing(self):
+        """Take over a number that is still being typed."""
+        self.distanceSpinBox.interpretText()
+
+    def setPending(self, pending):
+        """Enable the buttons that need a proposal."""
+        for button in (self.applyButton, self.cancelButton):
+            button.enabled = pending
+
     def tell(self, text):
         """Show a text for the user."""
         self.statusLabel.text = text

@@ -35,12 +35,13 @@ class EffectShortcuts:
             return
         self._enabled = enabled
         own = [shortcut for shortcut, _slot in self._shortcuts]
-        if enabled and own:
-            # Found again each time, as Segment Editor makes them new when it is opened.
-            others = [each for each in slicer.util.mainWindow().findChildren(qt.QShortcut) if each not in own]
+        # Looked for each time: Segment Editor makes and deletes its own when it is opened and left.
+        others = [each for each in _allShortcuts() if each not in own]
+        if enabled:
             self._waiting = [each for each in others if each.enabled and each.key == qt.QKeySequence(qt.Qt.Key_Escape)]
-        for shortcut in self._waiting:
-            shortcut.setEnabled(not enabled)
+        for shortcut in others:
+            if shortcut in self._waiting:
+                shortcut.setEnabled(not enabled)
         for shortcut in own:
             shortcut.setEnabled(enabled)
 
@@ -49,6 +50,10 @@ class EffectShortcuts:
         self.setEnabled(False)
         for shortcut, slot in self._shortcuts:
             shortcut.disconnect("activated()", slot)
-            shortcut.setParent(None)
             shortcut.deleteLater()
         self._shortcuts = []
+
+
+def _allShortcuts():
+    window = slicer.util.mainWindow()
+    return window.findChildren(qt.QShortcut) if window is not None else []

@@ -32,7 +32,8 @@ class Proposal:
         # Whether the whole range is there, not only the slices that boxes were drawn in.
         self.propagated = False
         self._stack = None
-        self._final = {}
+        # Slice index -> final mask: those of the last range, and those of the one on its way.
+        self._final, self._coming = {}, {}
         self._before = self._after = None
 
     @property
@@ -78,22 +79,25 @@ class Proposal:
     def takeOfRange(self, result):
         """Show a slice of the range; what is shown already stays until the final masks of a correction come."""
         if result.final:
-            self._final[result.index] = result
+            self._coming[result.index] = result
         if result.final or not self.propagated:
             self._show(self.axis, result)
 
     def begin(self):
         """Prepare for the slices of a range, which may be those of a correction."""
-        self._final = {}
+        self._coming = {}
 
     def finish(self):
-        """Drop what was shown in slices that are not part of the range's result, and return the result."""
-        for index in range(self.target.dimensions[self.axis]):
-            if index not in self._final:
-                self._sliceOf(self.axis, index)[:] = 0
+        """Make the slices that have come the result, nothing else is shown; return them in order."""
+        self._final = self._coming
         self.propagated = True
-        self._modified()
+        self._showResult()
         return [self._final[index] for index in sorted(self._final)]
+
+    def revert(self, keys):
+        """Show the last result again; it came from these key slices."""
+        self.keys = keys
+        self._showResult()
 
     def drawnOver(self, held):
         """Return what a segment holds with the slices replaced that boxes were drawn in.
@@ -120,12 +124,16 @@ class Proposal:
     def reopen(self, held):
         """Make key slices of all slices that were changed by hand since the proposal was accepted.
 
+        If that was undone as a whole, there are none.
+
         :param held: bool (K, J, I), what the segment holds now.
         """
         from MedSAMSlicerLib.volume.geometry import slice_of
         from MedSAMSlicerLib.volume.key_slices import KeySlice
 
         before, after = self.base, self._unpacked(self._after)
+        if np.array_equal(held, before):
+            return
         changed = (held != after).any(axis=tuple(other for other in range(3) if other != 2 - self.axis))
         for index in np.flatnonzero(changed).tolist():
             painted = slice_of(held, self.axis, index)
@@ -135,6 +143,12 @@ class Proposal:
 
     def _unpacked(self, bits):
         return np.unpackbits(bits, count=self.mask.size).reshape(self.mask.shape).astype(bool)
+
+    def _showResult(self):
+        self.mask[:] = 0
+        for result in self._final.values():
+            self._sliceOf(self.axis, result.index)[:] = result.mask
+        self._modified()
 
     def _show(self, axis, result):
         self._sliceOf(axis, result.index)[:] = result.mask

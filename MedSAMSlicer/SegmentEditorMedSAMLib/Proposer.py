@@ -51,8 +51,11 @@ class Proposer:
         :param target: as `target` returned it.
         :param key: the box's KeySlice.
         """
+        unfinished = self._job is not None
         self._stop()
-        if self.proposal is not None and self.proposal.target is not target:
+        if self.proposal is not None and (
+            self.proposal.target is not target or (unfinished and not self._options.threeD)
+        ):
             self.drop()
         if self.proposal is not None and not self._options.threeD:
             self._write()
@@ -128,7 +131,7 @@ class Proposer:
         from MedSAMSlicerLib.app.worker import Job, Stoppable
 
         proposal, keys, logic = self.proposal, self.proposal.keys, _logic()
-        boxes = {}
+        boxes, done = {}, set()
         if wholeRange:
             try:
                 boxes = self._options.sliceRange(proposal.target).boxes(
@@ -152,7 +155,7 @@ class Proposer:
 
         def take(step):
             if job is self._job and self.dropIfOutdated():
-                self._take(*step)
+                self._take(*step, done, len(boxes))
 
         def end(error):
             if job is self._job:
@@ -163,14 +166,17 @@ class Proposer:
         job = self._job = Job(compute, take, end)
         logic.worker.run(job)
 
-    def _take(self, key, result):
+    def _take(self, key, result, done, total):
+        """Show a slice, and tell how many of how many are done; where an end has to be found, that is not known."""
         if key is not None:
             self.proposal.takeSlice(key, result)
             text = _("Slice {slice}: confidence {confidence:.2f}.")
         else:
             self.proposal.takeOfRange(result)
-            text = _("Slice {slice} …")
-        self._tell(text.format(slice=result.index, confidence=result.confidence))
+            done.add(result.index)
+            text = _("{done} of {total} slices …") if total else _("{done} slices …")
+        values = {"slice": result.index, "confidence": result.confidence, "done": len(done), "total": total}
+        self._tell(text.format(**values))
         self._changed()
 
     def _end(self, error, wholeRange, keysBefore):
@@ -203,7 +209,8 @@ class Proposer:
             logging.error("MedSAM could not segment the box", exc_info=error)
         self._acceptAtEnd = False
         if self.proposal.propagated:
-            self.proposal.keys = keysBefore
+            self.proposal.revert(keysBefore)
+            self._changed()
         else:
             self.drop()
         self._tell(text)

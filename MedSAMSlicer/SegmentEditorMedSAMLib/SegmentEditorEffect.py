@@ -67,10 +67,11 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def setupOptionsFrame(self):
         """Make the panel."""
-        self.options.setup(self.proposer.accept, self.onCancel, self.proposer.correct, self.proposer.refresh)
+        self.options.setup(self.onApply, self.onCancel, self.proposer.correct, self.proposer.refresh)
 
     def setMRMLDefaults(self):
-        """Give the parameters their defaults."""
+        """Give the parameters their defaults; called again after the scene was closed."""
+        self.proposer.forget()
         self.options.setDefaults()
 
     def updateGUIFromMRML(self):
@@ -84,7 +85,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
     def activate(self):
         """Begin to draw in the slice views."""
         self.layoutChanged()
-        self.shortcuts = EffectShortcuts(self.proposer.accept, self.onCancel)
+        self.shortcuts = EffectShortcuts(self.onApply, self.onCancel)
         node = self.scriptedEffect.parameterSetNode()
         # Tells when another segment, segmentation or volume is selected.
         self._observed = node, node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onSelectionChanged)
@@ -146,7 +147,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             if self.scriptedEffect.confirmCurrentSegmentVisible() == self.scriptedEffect.ConfirmedWithoutDialog:
                 self._drawing = viewWidget, position
             return True
-        if self._drawing is None or self._drawing[0] is not viewWidget:
+        if self._drawing is None or self._drawing[0] != viewWidget:
             return False
         if eventId == vtk.vtkCommand.MouseMoveEvent:
             self.pipelines[viewWidget].showBox(self._drawing[1], position)
@@ -169,8 +170,14 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             pipeline.showProposal(proposal)
             if proposal is None:
                 pipeline.hideBox()
+        self.options.setPending(proposal is not None)
         if self.shortcuts is not None:
             self.shortcuts.setEnabled(proposal is not None)
+
+    def onApply(self):
+        """Write the proposal."""
+        self.options.finishEditing()
+        self.proposer.accept()
 
     def onCancel(self):
         """Drop the proposal, or the box that is being drawn."""
@@ -186,7 +193,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         if self.proposer.proposal is None and self._drawing is None:
             return False
         if key in ("Return", "KP_Enter"):
-            self.proposer.accept()
+            self.onApply()
             return True
         if key == "Escape":
             self.onCancel()

@@ -6,7 +6,7 @@ import numpy as np
 import vtk
 
 _BOX_COLOR = (1.0, 1.0, 0.0)
-_FILL_OPACITY = 0.35
+_FILL_OPACITY = 0.2
 
 
 class ViewPipeline:
@@ -76,11 +76,11 @@ class ViewPipeline:
         """Draw the mask of a Proposal; None for none."""
         if proposal is not self._proposal:
             self._proposal = proposal
+            self._reslice.SetInputData(None if proposal is None else proposal.image)
             if proposal is not None:
                 red, green, blue = proposal.target.color()
                 self._colors.SetTableValue(1, red, green, blue, _FILL_OPACITY)
                 self._outlineActor.GetProperty().SetColor(red, green, blue)
-                self._reslice.SetInputData(proposal.image)
         self.update()
 
     def update(self):

@@ -112,14 +112,42 @@ def test_a_box_in_another_slice_of_any_view_corrects_the_proposal(editor_3d, axi
     assert np.array_equal(slice_of(editor_3d.held(), axis, index), wanted)
 
 
-def test_a_correction_that_fails_leaves_the_proposal(editor_3d):
+def test_a_correction_that_fails_leaves_the_proposal(editor_3d, monkeypatch, caplog):
     editor_3d.draw_around(2, 9)
-    editor_3d.logic.predictor = RuntimeError("The device is gone.")
+    monkeypatch.setattr("MedSAMSlicerLib.volume.segmentation.propagate_until_end", no_memory)
     editor_3d.draw(2, 11, (8, 6), (20, 20))
     editor_3d.settle()
-    assert "The device is gone." in editor_3d.status
+    assert "The memory of the device is full." in editor_3d.status
+    assert "no_memory" in caplog.text
     assert np.array_equal(editor_3d.proposed(), block())
-    assert len(editor_3d.effect.proposer.proposal.keys) == 1
+    monkeypatch.undo()
+    editor_3d.accept()
+    assert np.array_equal(editor_3d.held(), block())
+
+
+def no_memory(*_arguments):
+    raise RuntimeError("The memory of the device is full.")
+    yield
+
+
+def test_a_distance_that_is_still_being_typed_counts_when_enter_applies(editor_3d):
+    editor_3d.set(rangeComboBox="distance", distanceSpinBox=5.0)
+    editor_3d.draw_around(2, 9)
+    field = editor_3d.options.distanceSpinBox.findChild(editor_3d.gui.qt.QLineEdit)
+    field.text = "0.0 mm"
+    editor_3d.accept()
+    assert np.array_equal(editor_3d.held(), block_slice(2, 9))
+
+
+def test_a_result_that_was_undone_can_be_taken_up_again_as_it_was(editor_3d):
+    editor_3d.draw_around(2, 9)
+    editor_3d.accept()
+    editor_3d.widget.undo()
+    editor_3d.options.correctButton.click()
+    editor_3d.settle()
+    assert np.array_equal(editor_3d.proposed(), block())
+    editor_3d.accept()
+    assert np.array_equal(editor_3d.held(), block())
 
 
 def paint(editor, index):

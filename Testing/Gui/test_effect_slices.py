@@ -109,6 +109,19 @@ def test_set_replaces_the_slice_and_leaves_the_others(editor):
     assert np.array_equal(editor.held(), expected)
 
 
+def test_a_box_that_is_drawn_before_the_mask_of_the_last_one_is_there_takes_its_place(editor):
+    everything = np.ones_like(block())
+    editor.put(editor.segment, everything)
+    editor.set(modeComboBox="set")
+    editor.predictor.hold()
+    editor.draw(2, 9, (8, 6), (31, 29))
+    editor.draw(2, 10, (8, 6), (31, 29))
+    editor.predictor.release()
+    editor.settle()
+    assert editor.held().all()
+    assert np.array_equal(editor.proposed(), block_slice(2, 10))
+
+
 def test_subtract_takes_the_slice_away(editor):
     editor.put(editor.segment, block())
     editor.set(modeComboBox="subtract")
