@@ -29,9 +29,10 @@ class EditTarget:
         self.voxels = _voxelsOf(image)
         self.voxels.flags.writeable = False
         self.spacing = image.GetSpacing()
-        self._extent = image.GetExtent()
         self.rasToVoxel = np.linalg.inv(
-            node_to_world(self.segmentationNode) @ numpy_from_matrix(_imageToWorld(image)) @ _shift(self._extent[::2])
+            node_to_world(self.segmentationNode)
+            @ numpy_from_matrix(_imageToWorld(image))
+            @ _shift(image.GetExtent()[::2])
         )
 
     @property
@@ -49,24 +50,11 @@ class EditTarget:
 
     def segmentVoxels(self):
         """Copy what the segment holds now: bool (K, J, I)."""
-        held = np.zeros(self.voxels.shape, dtype=bool)
         labelmap = self._effect.selectedSegmentLabelmap()
-        extent = labelmap.GetExtent()
-        if labelmap.GetNumberOfPoints():
-            # Both count from the same voxel, but reach from and to different ones.
-            both = [
-                (max(extent[2 * axis], self._extent[2 * axis]), min(extent[2 * axis + 1], self._extent[2 * axis + 1]))
-                for axis in (2, 1, 0)
-            ]
-            here, there = (
-                tuple(
-                    slice(low - start[2 * axis], high + 1 - start[2 * axis])
-                    for axis, (low, high) in zip((2, 1, 0), both, strict=True)
-                )
-                for start in (self._extent, extent)
-            )
-            held[here] = _voxelsOf(labelmap)[there] != 0
-        return held
+        # Slicer resamples it to the same geometry as the volume, but not an empty one.
+        if not labelmap.GetNumberOfPoints():
+            return np.zeros(self.voxels.shape, dtype=bool)
+        return _voxelsOf(labelmap) != 0
 
     def write(self, mask, modificationMode):
         """Change the segment by a mask, in one step of undo; Segment Editor's masking rules hold.

@@ -32,6 +32,8 @@ class Proposal:
         # Whether the whole range is there, not only the slices that boxes were drawn in.
         self.propagated = False
         self._stack = None
+        # The slices, (axis, index), in which the mask may not be empty.
+        self._shown = set()
         # Slice index -> final mask: those of the last range, and those of the one on its way.
         self._final, self._coming = {}, {}
         self._before = self._after = None
@@ -40,6 +42,11 @@ class Proposal:
     def axis(self):
         """Return the axis of the slices, 0 = I, 1 = J, 2 = K."""
         return self.keys[0].axis
+
+    @property
+    def empty(self):
+        """Return whether nothing was found so far."""
+        return not any(self._sliceOf(axis, index).any() for axis, index in self._shown)
 
     def add(self, key):
         """Take a key slice; it replaces one of the same slice."""
@@ -145,22 +152,21 @@ class Proposal:
         return np.unpackbits(bits, count=self.mask.size).reshape(self.mask.shape).astype(bool)
 
     def _showResult(self):
-        self.mask[:] = 0
+        for axis, index in self._shown:
+            self._sliceOf(axis, index)[:] = 0
+        self._shown = set()
         for result in self._final.values():
-            self._sliceOf(self.axis, result.index)[:] = result.mask
-        self._modified()
+            self._show(self.axis, result)
 
     def _show(self, axis, result):
         self._sliceOf(axis, result.index)[:] = result.mask
-        self._modified()
+        self._shown.add((axis, result.index))
+        self.image.GetPointData().GetScalars().Modified()
 
     def _sliceOf(self, axis, index):
         from MedSAMSlicerLib.volume.geometry import slice_of
 
         return slice_of(self.mask, axis, index)
-
-    def _modified(self):
-        self.image.GetPointData().GetScalars().Modified()
 
     def _stackAlong(self, axis):
         """Return the volume cut into slices; made in the thread, as the window takes a look at all voxels."""

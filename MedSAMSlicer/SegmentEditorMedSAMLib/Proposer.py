@@ -186,7 +186,7 @@ class Proposer:
         if wholeRange:
             results = self.proposal.finish()
             self._changed()
-        if not self.proposal.mask.any():
+        if self.proposal.empty:
             self.drop(_("Nothing was found in the box: draw it around the structure."))
         elif self._acceptAtEnd:
             self._acceptAtEnd = False
@@ -217,7 +217,8 @@ class Proposer:
 
     def _write(self):
         proposal, mode = self.proposal, self._options.mode
-        before = proposal.target.segmentVoxels()
+        # What corrections and single slices have to know.
+        before = proposal.target.segmentVoxels() if proposal.propagated or mode == SET else None
         modes = slicer.qSlicerSegmentEditorAbstractEffect
         if mode == SUBTRACT:
             proposal.target.write(proposal.mask, modes.ModificationModeRemove)

@@ -114,13 +114,13 @@ def test_a_box_in_another_slice_of_any_view_corrects_the_proposal(editor_3d, axi
 
 def test_a_correction_that_fails_leaves_the_proposal(editor_3d, monkeypatch, caplog):
     editor_3d.draw_around(2, 9)
-    monkeypatch.setattr("MedSAMSlicerLib.volume.segmentation.propagate_until_end", no_memory)
-    editor_3d.draw(2, 11, (8, 6), (20, 20))
-    editor_3d.settle()
+    with monkeypatch.context() as patched:
+        patched.setattr("MedSAMSlicerLib.volume.segmentation.propagate_until_end", no_memory)
+        editor_3d.draw(2, 11, (8, 6), (20, 20))
+        editor_3d.settle()
     assert "The memory of the device is full." in editor_3d.status
     assert "no_memory" in caplog.text
     assert np.array_equal(editor_3d.proposed(), block())
-    monkeypatch.undo()
     editor_3d.accept()
     assert np.array_equal(editor_3d.held(), block())
 
@@ -134,7 +134,7 @@ def test_a_distance_that_is_still_being_typed_counts_when_enter_applies(editor_3
     editor_3d.set(rangeComboBox="distance", distanceSpinBox=5.0)
     editor_3d.draw_around(2, 9)
     field = editor_3d.options.distanceSpinBox.findChild(editor_3d.gui.qt.QLineEdit)
-    field.text = "0.0 mm"
+    field.setText("0.0 mm")
     editor_3d.accept()
     assert np.array_equal(editor_3d.held(), block_slice(2, 9))
 
