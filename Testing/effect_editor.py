@@ -47,12 +47,15 @@ def block_slice(axis: int, index: int) -> np.ndarray:
     return mask
 
 
-def block_volume() -> Volume:
-    """Make a CT with a bright block in soft tissue; no two slices are alike."""
+def block_volume(ijk_to_ras: np.ndarray | None = None) -> Volume:
+    """Make a CT with a bright block in soft tissue; no two slices are alike.
+
+    :param ijk_to_ras: (4, 4); along the axes of the patient by default.
+    """
     voxels = np.random.default_rng(3).normal(0, 10, (20, 36, 40))
     voxels[0] = -1000
     voxels[block()] += 230
-    return Volume(voxels.astype(np.int16), np.diag([*SPACING, 1.0]), "CT")
+    return Volume(voxels.astype(np.int16), np.diag([*SPACING, 1.0]) if ijk_to_ras is None else ijk_to_ras, "CT")
 
 
 @dataclass(frozen=True)

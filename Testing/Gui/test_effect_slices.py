@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import vtk
 
-from effect_editor import FIRST, LAST, block, block_slice
+from effect_editor import (
+    FIRST,
+    LAST,
+    SPACING,
+    BrightPredictor,
+    EffectEditor,
+    block,
+    block_slice,
+    block_volume,
+)
+from geometries import affine, rotation
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -143,6 +153,32 @@ def test_a_view_that_is_turned_a_little_takes_boxes_and_one_turned_far_says_why_
     editor.settle()
     assert editor.proposed() is None
     assert "turned by 28°" in editor.status
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_volume_that_is_turned_a_little_and_mirrored_is_segmented_in_all_views(gui, monkeypatch, axis):
+    matrix = affine(rotation(5, -7, 9) @ np.diag([-1.0, -1.0, 1.0]), SPACING, (12.0, -30.0, 7.0))
+    editor = EffectEditor(gui, monkeypatch, BrightPredictor(), block_volume(matrix))
+    editor.set(threeDCheckBox=False)
+    # In the middle of the volume, where the view and the slice cross.
+    index = block().shape[2 - axis] // 2
+    editor.draw_around(axis, index, margin=3)
+    assert np.array_equal(editor.proposed(), block_slice(axis, index))
+    editor.close()
+
+
+def test_a_segmentation_with_voxels_of_its_own_gets_the_same_mask(editor):
+    cropped = editor.gui.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    image = vtk.vtkImageData()
+    image.SetDimensions(30, 26, 16)
+    image.AllocateScalars(vtk.VTK_SHORT, 1)
+    cropped.SetAndObserveImageData(image)
+    cropped.SetSpacing(*SPACING)
+    cropped.SetOrigin(5 * SPACING[0], 5 * SPACING[1], 2 * SPACING[2])
+    editor.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(cropped)
+    editor.draw_around(2, 9)
+    editor.accept()
+    assert np.array_equal(editor.held(), block_slice(2, 9))
 
 
 def test_a_box_beside_the_volume_says_so(editor):
