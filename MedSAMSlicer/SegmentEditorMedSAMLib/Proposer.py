@@ -145,7 +145,7 @@ class Proposer:
         def compute(job):
             try:
                 predictor = Stoppable(logic.loadPredictor(), job)
-            except RuntimeError as error:
+            except (RuntimeError, ImportError, OSError) as error:
                 raise _NoModelError(str(error)) from error
             if key is not None:
                 yield key, proposal.computeSlice(key, predictor, logic.session.cache)
