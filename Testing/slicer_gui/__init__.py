@@ -18,8 +18,15 @@ Use::
         widget.ui.applyButton.click()
         gui.pump(until=lambda: widget.done)           # runs Qt's loop; fails on exceptions in slots and threads
         gui.dialogs.take()                            # the dialogs shown; those not taken fail the test
-        gui.mouse("Red").drag((100, 100), (150, 140)) # real VTK events in the real view
+        gui.mouse("Red").drag((100, 100), (150, 140)) # real VTK events in the real view; see `Mouse`
+        gui.picture("Red"), widget.parent.grab()      # what a view and the panel look like
         gui.take_errors()                             # exceptions in slots that the test expects
+
+    def test_the_effect_fills_a_box(gui):
+        effect.self().register()                      # or gui.start_up(), if the module registers it then
+        editor = gui.segment_editor(segmentation, volume)
+        editor.setActiveEffectByName("MedSAM")        # from now on it gets the events of all views
+        editor.activeEffect().self()                  # the Python effect; editor.undo(), editor.redo()
 
 `import qt`, `slicer.app` and so on work only while a test uses `gui`. Settings go to the test's own folder.
 """

@@ -69,8 +69,10 @@ class ctkCollapsibleButton(pythonqt(QtWidgets.QAbstractButton)):
         header = QtWidgets.QStyleOptionButton()
         header.initFrom(self)
         header.rect = QtCore.QRect(0, 0, self.width, _HEADER_HEIGHT - 2)
-        header.text = ("▸ " if self.collapsed else "▾ ") + self.text
-        QtWidgets.QStylePainter(self).drawControl(QtWidgets.QStyle.CE_PushButton, header)
+        painter = QtWidgets.QStylePainter(self)
+        painter.drawControl(QtWidgets.QStyle.CE_PushButton, header)
+        title = ("▸ " if self.collapsed else "▾ ") + self.text
+        painter.drawText(header.rect.adjusted(8, 0, 0, 0), QtCore.Qt.AlignVCenter | QtCore.Qt.AlignLeft, title)
 
 
 @stand_in

@@ -56,6 +56,11 @@ class Gui:
             _application = application.qSlicerApplication()
         self.app = _application
         self.headless = HeadlessScene()
+        # The application's own node, in which the views say where the mouse is.
+        crosshair = slicer.vtkMRMLCrosshairNode()
+        crosshair.SetCrosshairName("default")
+        crosshair.SetSingletonTag("default")
+        self.headless.scene.AddNode(crosshair)
         self._editors: list[qMRMLSegmentEditorWidget] = []
         self._install()
         self.layout_manager = qSlicerLayoutManager(self.headless)
@@ -64,8 +69,10 @@ class Gui:
         self.app._attach(
             headless=self.headless, layout=self.layout_manager, modules=self.module_manager, window=self.main_window
         )
-        for name in ("Markups", "Segmentations", "Volumes"):
-            logic = self.headless.application_logic.GetModuleLogic(name)
+        logics = self.headless.application_logic
+        logics.SetModuleLogic("Colors", logics.GetColorLogic())
+        for name in ("Colors", "Markups", "Segmentations", "Volumes"):
+            logic = logics.GetModuleLogic(name)
             self.module_manager._add(name, application.qSlicerLoadableModule(name, logic))
 
     @property

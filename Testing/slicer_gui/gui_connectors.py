@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from slicer_gui.parameter_node import Choice, Maximum, Minimum, Parameter, WithinRange
 
+_SLIDERS = ("ctkSliderWidget", "qMRMLSliderWidget")
+
 
 @dataclass
 class Connector:
@@ -34,8 +36,8 @@ def connector_for(widget: object, parameter: Parameter) -> Connector:
     if kind is int and name in ("QSpinBox", "QSlider"):
         _limit(widget, parameter, -(2**31), 2**31 - 1)
         return _attribute(widget, "value", "valueChanged(int)")
-    if kind in (int, float) and name in ("QDoubleSpinBox", "ctkDoubleSpinBox", "ctkSliderWidget"):
-        if name == "ctkSliderWidget" and not _is_bounded(parameter):
+    if kind in (int, float) and name in ("QDoubleSpinBox", "ctkDoubleSpinBox", *_SLIDERS):
+        if name in _SLIDERS and not _is_bounded(parameter):
             raise RuntimeError(f"The slider {widget.name} needs limits: annotate {parameter.name} with WithinRange.")
         if kind is int:
             widget.decimals = 0

@@ -1,7 +1,8 @@
 """Stand-ins for the MRML widgets ``slicer.qMRML*``, alive on the real scene.
 
 Headers: Slicer Libs/MRML/Widgets/qMRMLWidget.h, qMRMLNodeComboBox.h (and its .cxx for what is chosen when nodes come
-and go), qMRMLSegmentSelectorWidget.h. Properties, slots, invokables and signals are those declared there.
+and go), qMRMLSegmentSelectorWidget.h, qMRMLSliderWidget.h. Properties, slots, invokables and signals are those declared
+there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import slicer
 from PySide6 import QtWidgets
 from PySide6.QtCore import Signal
 
+from slicer_gui.ctk_widgets import ctkSliderWidget
 from slicer_gui.observers import observe
 from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand_in
 
@@ -219,6 +221,20 @@ class qMRMLNodeComboBox(pythonqt(QtWidgets.QWidget)):
 
 
 @stand_in
+class qMRMLSliderWidget(ctkSliderWidget):
+    """A slider for a quantity such as "length"; units are not shown."""
+
+    cpp_slots = ("setMRMLScene(vtkMRMLScene*)", "setQuantity(QString)")
+    quantity = held_property(str, "")
+
+    def setQuantity(self, quantity: str) -> None:
+        self.quantity = quantity
+
+    def setMRMLScene(self, scene: slicer.vtkMRMLScene | None) -> None:
+        """The scene would only tell the unit."""
+
+
+@stand_in
 class qMRMLSegmentSelectorWidget(qMRMLWidget):
     """Chooses a segmentation and one of its segments."""
 
@@ -312,4 +328,6 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):
         self.currentSegmentChanged.emit(self.currentSegmentID())
 
 
-WIDGETS = {kind.__name__: kind for kind in (qMRMLNodeComboBox, qMRMLSegmentSelectorWidget, qMRMLWidget)}
+WIDGETS = {
+    kind.__name__: kind for kind in (qMRMLNodeComboBox, qMRMLSegmentSelectorWidget, qMRMLSliderWidget, qMRMLWidget)
+}

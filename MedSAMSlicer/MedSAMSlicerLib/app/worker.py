@@ -27,7 +27,8 @@ class StoppedError(Exception):
 class Job:
     """A computation on its way.
 
-    :param compute: runs in the thread, a generator of results; it must touch neither Qt nor MRML.
+    :param compute: runs in the thread, a generator of results, which may `post` others; it must touch neither Qt nor
+        MRML.
     :param take: called with each result in the main thread.
     :param end: called once in the main thread, after the last result: with the error that ended it, or None; whether
         it was stopped tells `stopped`.
@@ -37,6 +38,7 @@ class Job:
     take: Callable[[Any], None]
     end: Callable[[BaseException | None], None]
     _stop: threading.Event = field(default_factory=threading.Event)
+    _post: Callable[[Any], None] = lambda result: None
 
     @property
     def stopped(self) -> bool:
@@ -46,6 +48,11 @@ class Job:
     def stop(self) -> None:
         """Tell the computation to end; no result is taken any more."""
         self._stop.set()
+
+    def post(self, result: Any) -> None:
+        """Give a result from within the computation, as a callback can; leaves it if the job was told to stop."""
+        self.raise_if_stopped()
+        self._post(result)
 
     def raise_if_stopped(self) -> None:
         """Leave the computation if it was told to stop; called in the thread, often."""
@@ -96,6 +103,7 @@ class Worker:
             # A daemon: Slicer can always exit.
             self._thread = threading.Thread(target=self._loop, name="MedSAM", daemon=True)
             self._thread.start()
+        job._post = lambda result: self._results.put((job, False, result))
         self._open.append(job)
         self._jobs.put(job)
         self._timer.start()
@@ -122,8 +130,7 @@ class Worker:
                 job.raise_if_stopped()
                 with contextlib.closing(job.compute(job)) as results:  # type: ignore[type-var]
                     for result in results:
-                        self._results.put((job, False, result))
-                        job.raise_if_stopped()
+                        job.post(result)
             except StoppedError:
                 pass
             except BaseException as caught:  # whatever it is, the main thread has to hear of it

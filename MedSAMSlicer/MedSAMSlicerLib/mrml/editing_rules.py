@@ -26,6 +26,11 @@ def apply_editing_rules(
     written = slicer.vtkOrientedImageData()
     if not segmentation.GetBinaryLabelmapRepresentation(segment_id, written) or written.IsEmpty():
         return
+    if before is not None and not before.IsEmpty():
+        # Slicer looks at what the segment held within the extent of the new mask only.
+        padded = slicer.vtkOrientedImageData()
+        slicer.vtkOrientedImageDataResample.PadImageToContainImage(written, before, padded)
+        written = padded
     # A node of our own: the user's names another segmentation, maybe.
     settings = slicer.vtkMRMLSegmentEditorNode()
     settings.SetHideFromEditors(True)

@@ -141,15 +141,21 @@ class SegmentationSession:
         """
         return list(self._reviews.get((segmentation, segment_id), ()))
 
+    def can_undo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
+        """Return whether there is a segmentation to take back."""
+        return bool(self._history(segmentation).IsRestorePreviousStateAvailable())
+
+    def can_redo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
+        """Return whether there is something that was undone."""
+        return bool(self._history(segmentation).IsRestoreNextStateAvailable())
+
     def undo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
         """Take the last segmentation back; False if there is none."""
-        history = self._history(segmentation)
-        return bool(history.IsRestorePreviousStateAvailable() and history.RestorePreviousState())
+        return self.can_undo(segmentation) and bool(self._history(segmentation).RestorePreviousState())
 
     def redo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
         """Bring back what was undone; False if there is nothing."""
-        history = self._history(segmentation)
-        return bool(history.IsRestoreNextStateAvailable() and history.RestoreNextState())
+        return self.can_redo(segmentation) and bool(self._history(segmentation).RestoreNextState())
 
     def _history(self, segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.vtkSegmentationHistory:
         # A node that left its scene can't be undone any more; its history would only hold memory.

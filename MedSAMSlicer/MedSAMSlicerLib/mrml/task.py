@@ -28,8 +28,9 @@ class SceneChangedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Step:
-    """One slice is done: of which segment, how many of how many slices, and the slice's result."""
+    """One slice is done: of which structure and segment, how many of how many slices, and the slice's result."""
 
+    structure: int
     segment_id: str
     done: int
     total: int
@@ -134,7 +135,7 @@ class SegmentationTask:
             part.pending.add(result)
         part.results[result.index] = result
         done = sum(len(each.results) for each in self._parts)
-        return Step(part.segment_id, done, self.total, result)
+        return Step(number, part.segment_id, done, self.total, result)
 
     def check(self) -> None:
         """Make sure that volume and segmentation are those that the task was made for.
