@@ -137,12 +137,19 @@ class ModuleLogic:
 
 
 class EffectEditor:
-    """A Segment Editor with the effect MedSAM chosen, and what a user does with it."""
+    """A Segment Editor with the effect MedSAM chosen, and what a user does with it.
 
-    def __init__(self, gui: Gui, monkeypatch: pytest.MonkeyPatch, predictor: object, volume: Volume) -> None:
+    :param predictor: takes the place of the model.
+    :param logic: the module's; by default a `ModuleLogic` takes its place.
+    """
+
+    def __init__(
+        self, gui: Gui, monkeypatch: pytest.MonkeyPatch, predictor: object, volume: Volume, logic: object = None
+    ) -> None:
         self.gui, self.predictor = gui, predictor
-        self.logic = ModuleLogic(predictor)
-        monkeypatch.setattr(slicer.util, "getModuleLogic", {"MedSAMSlicer": self.logic}.__getitem__, raising=False)
+        self.logic = logic or ModuleLogic(predictor)
+        monkeypatch.setattr(slicer.util, "getModuleLogic", {"MedSAMSlicer": self.logic}.__getitem__)
+        # Slicer's own looks at all windows, also at those of earlier tests, which PySide may be about to delete.
         monkeypatch.setattr(slicer.util, "mainWindow", lambda: gui.main_window)
         from MedSAMSlicerLib.app.effect_registration import registerEditorEffect
 
