@@ -55,12 +55,16 @@ WALLS = {
     # A running Slicer: Qt and the application. Torch may not be installed yet.
     "app": Wall(
         names("mrml volume prompts store dataset numpy slicer qt ctk vtk"),
-        deferred=names("loading inference model torch PyTorchUtils SampleData"),
+        deferred=names("loading inference model torch PyTorchUtils SampleData")
+        | names("qSlicerSegmentationsEditorEffectsPythonQt SegmentEditorMedSAMLib"),
     ),
     "__main__": Wall(names("cli")),
     # What Slicer loads at its start: torch may not be installed yet.
     "module": Wall(names("numpy slicer qt vtk"), deferred=EVERY_ROOM - names("cli headless") | names("numpy ctk")),
-    "effect": Wall(names("numpy slicer qt vtk ctk SegmentEditorEffects"), deferred=EVERY_ROOM - names("cli headless")),
+    "effect": Wall(
+        names("numpy slicer qt vtk ctk SegmentEditorEffects SegmentEditorMedSAMLib"),
+        deferred=EVERY_ROOM - names("cli headless") | names("qSlicerSegmentationsEditorEffectsPythonQt"),
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import slicer
 
 from box_predictor import BoxPredictor
+from effect_editor import BrightPredictor, EffectEditor, block_volume
 from MedSAMSlicerLib.volume.files import Volume
 from panel_user import GEOMETRY, MODULE_FILE, User
 from slicer_gui.fixtures import gui
@@ -36,3 +38,12 @@ def user(
     module = gui.load_module(MODULE_FILE)
     monkeypatch.setattr(module.MedSAMSlicerLogic, "loadPredictor", lambda self, model=None, device=None: predictor)
     return User(gui, volume_node)
+
+
+@pytest.fixture
+def editor(gui: Gui, monkeypatch) -> Iterator[EffectEditor]:
+    """A Segment Editor with the effect MedSAM, in 2-D, on a volume with a bright block."""
+    effect_editor = EffectEditor(gui, monkeypatch, BrightPredictor(), block_volume())
+    effect_editor.set(threeDCheckBox=False)
+    yield effect_editor
+    effect_editor.close()
