@@ -38,7 +38,6 @@ class MedSAMSlicer(ScriptedLoadableModule):
 def onStartupCompleted():
     """Called when Slicer is up: what other modules must know of this one is registered. May be called again."""
     from MedSAMSlicerLib.app.effect_registration import registerEditorEffect
-
     from MedSAMSlicerLib.app.sample_data import registerSampleData
 
     registerSampleData()

@@ -63,6 +63,8 @@ class Gui:
         self.headless.scene.AddNode(crosshair)
         self._editors: list[qMRMLSegmentEditorWidget] = []
         self._install()
+        # (Slicer's own looks through all top-level windows, of which earlier tests have left dead ones.)
+        monkeypatch.setattr(slicer.util, "mainWindow", lambda: self.main_window)
         self.layout_manager = qSlicerLayoutManager(self.headless)
         self.module_manager = application.qSlicerModuleManager()
         self.main_window = application.qSlicerMainWindow()
