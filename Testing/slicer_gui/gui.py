@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -182,6 +183,8 @@ class Gui:
         self._run_events()
         forget_all()
         self.layout_manager._close()
+        # What is left of Qt and VTK dies here and now, not in a later test's thread.
+        gc.collect()
         QtCore.qInstallMessageHandler(None)
         vtk.vtkOutputWindow.SetInstance(self._vtk_window_before)
         left_over = self.dialogs.left_over()
