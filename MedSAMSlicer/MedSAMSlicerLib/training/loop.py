@@ -25,7 +25,7 @@ class Diverged(RuntimeError):
     """The loss is not a number; the text names the case."""
 
 
-class Stopped(Exception):  # noqa: N818
+class Stopped(Exception):
     """Somebody has asked the run to stop."""
 
 
@@ -173,8 +173,8 @@ class Loop:
         for each, loss in zip(batch, losses.tolist(), strict=True):
             if not math.isfinite(loss):
                 raise Diverged(
-                    f"The loss of {each.sample.outline} is {loss} in epoch {self.epoch + 1}: look at this case, or give "
-                    "a lower learning rate. The best model so far is kept."
+                    f"The loss of {each.sample.outline} is {loss} in epoch {self.epoch + 1}: look at this case, or "
+                    "give a lower learning rate. The best model so far is kept."
                 )
         loss = losses.mean() / parts
         (self._scaler.scale(loss) if self._scaler else loss).backward()

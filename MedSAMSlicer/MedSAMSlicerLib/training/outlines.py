@@ -49,7 +49,7 @@ class Outline:
     @property
     def groups(self) -> tuple[Hashable, ...]:
         """Name the groups among which turns are balanced: the case, the label, and the size as the model sees it."""
-        row, column, height, width = self.place
+        height, width = self.place[2:]
         # Classes of a factor of 4 in area, relative to the slice: it is the slice that is scaled to the model's input.
         share = height * width / max(self.size) ** 2
         return self.case_id, self.label, int(np.floor(np.log2(share) / 2))

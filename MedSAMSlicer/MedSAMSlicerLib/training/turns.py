@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-# No labelled slice is trained on more often than this, or less often than its inverse, compared with the mean.
+# By about how much an item's turns may exceed the mean, or fall short of it.
 _MOST = 4.0
 
 

@@ -65,13 +65,14 @@ class Variation:
         image = IntensityRange(window.lower + self.lower * width, window.upper + self.upper * width).apply(voxels)
         if self.gamma != 1:
             image = np.rint(255 * (np.arange(256) / 255) ** self.gamma).astype(np.uint8)[image]
-        return self._moved(image, "bilinear")
+        return self._moved(image, "bilinear", "border")
 
     def of_mask(self, mask: np.ndarray) -> np.ndarray:
         """Move a mask, bool (rows, columns), along with its slice."""
-        return self._moved(mask, "nearest")
+        return self._moved(mask, "nearest", "zeros")
 
-    def _moved(self, image: np.ndarray, mode: str) -> np.ndarray:
+    def _moved(self, image: np.ndarray, mode: str, beyond: str) -> np.ndarray:
+        """Mirror, turn and zoom; see `grid_sample` for how pixels are interpolated, and what lies beyond the border."""
         image = image[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
         if (self.degrees, self.zoom) == (0.0, 1.0):
             return np.ascontiguousarray(image)
@@ -81,7 +82,7 @@ class Variation:
         matrix = torch.tensor([[cosine, -sine * rows / columns, 0], [sine * columns / rows, cosine, 0]])
         planes = torch.from_numpy(image.reshape(rows, columns, -1).astype(np.float32)).permute(2, 0, 1)[None]
         grid = F.affine_grid(matrix[None], [1, 1, rows, columns], align_corners=False)
-        moved = F.grid_sample(planes, grid, mode=mode, align_corners=False)[0].permute(1, 2, 0)
+        moved = F.grid_sample(planes, grid, mode=mode, padding_mode=beyond, align_corners=False)[0].permute(1, 2, 0)
         return moved.round().numpy().astype(image.dtype).reshape(image.shape)
 
 
