@@ -26,7 +26,7 @@ class StoredEmbeddings(EmbeddingCache):
 
     def __init__(self, folder: Path, encoder: Predictor) -> None:
         super().__init__(budget=0)
-        self._folder = folder
+        self._folder, self._encoder = folder, encoder
         model = encoder.model
         digest = hashlib.blake2b(f"{model.architecture} {model.preprocessing}".encode(), digest_size=16)
         for name, tensor in sorted(model.image_encoder.state_dict().items()):
@@ -39,6 +39,10 @@ class StoredEmbeddings(EmbeddingCache):
         digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=20)
         digest.update(f"{image.shape} {image.dtype} {self._encoder_key}".encode())
         return self._folder / f"{digest.hexdigest()}.npy"
+
+    def keep(self, image: np.ndarray) -> None:
+        """Encode a slice, unless its embedding is on disk already."""
+        self.embedding(self._encoder, image)
 
     def embedding(self, encoder: Any, image: np.ndarray) -> Embedding:
         """Read the embedding of a slice, or encode it and write it.

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from MedSAMSlicerLib.inference.recipes import RECIPES
@@ -36,13 +35,15 @@ class Judge(Protocol):
         """Measure a model: at least validation_dice, which the best epoch is chosen by."""
 
     def objection(self, model: MedSAM) -> str:
-        """Say why a model can't be the best whatever its Dice; empty if it can."""
+        """Say why a model can't be the best, whatever its Dice; empty if it can."""
 
 
 class Loop:
     """Train epoch by epoch; after each one everything that the next one begins with is handed out to be kept.
 
-    :param embeddings: of the depth decoder, with ``encode``, which computes one that is missing.
+    :param embeddings: of the depth decoder.
+    ``best`` holds the figures of the best epoch; who fills it in before sets what the first one must surpass.
+
     :param tell: called with the progress after every batch; raises `Stopped` to end the run.
     :param keep: called after every epoch with the state, the log and whether this epoch is the best.
     """
@@ -55,7 +56,6 @@ class Loop:
         team: Team,
         *,
         embeddings: StoredEmbeddings | None,
-        encode: Callable[[np.ndarray], object],
         workers: int,
         tell: Callable[[Progress], None],
         keep: Callable[[dict[str, Any], list[dict[str, Any]], bool], None],
@@ -63,7 +63,7 @@ class Loop:
         self.trainee, self.samples, self.judge, self.team = trainee, samples, judge, team
         self.recipe = trainee.recipe
         self.preprocessing = RECIPES[trainee.model.preprocessing](trainee.model.image_size)
-        self._embeddings, self._encode, self._workers = embeddings, encode, workers
+        self._embeddings, self._workers = embeddings, workers
         self._tell, self._keep = tell, keep
         trainee.to(team.device)
         self._network = team.wrap(trainee)
@@ -75,7 +75,7 @@ class Loop:
         self._half = (torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16) if on_gpu else None
         self._scaler = torch.amp.GradScaler() if self._half == torch.float16 else None
         self.epoch = 0
-        self.best: dict[str, float] | None = None
+        self.best: dict[str, float] = {}
         self._since_best = 0
         self.history: list[dict[str, Any]] = []
         self._clock = (time.monotonic(), 0.0)
@@ -112,21 +112,34 @@ class Loop:
         while self.epoch < self.recipe.epochs and self._since_best < self.recipe.patience:
             start = time.monotonic()
             loss = self._train_epoch()
-            self._say("validating")
+            self._tell(self.progress("validating"))
             model = self.trainee.result()
             figures = self.judge.figures(model)
-            better = self.best is None or figures["validation_dice"] > self.best["validation_dice"]
-            objection = self.judge.objection(model) if better else ""
+            better = not self.best or figures["validation_dice"] > self.best["validation_dice"]
+            # Rounding differs between GPUs, and all processes must go the same way.
+            objection = self.team.gather(self.judge.objection(model))[0] if better else ""
             is_best = better and not objection
             if is_best:
                 self.best = {**figures, "epoch": self.epoch + 1}
             self._since_best = 0 if is_best else self._since_best + 1
             self.epoch += 1
-            row = {"epoch": self.epoch, "train_loss": loss, **figures}
+            row: dict[str, Any] = {"epoch": self.epoch, "train_loss": loss, **figures}
             row |= {"learning_rate": self._rate(self.epoch - 1), "seconds": round(time.monotonic() - start, 3)}
             row |= {"best": is_best} | ({"objection": objection} if objection else {})
             self.history.append(row)
             self._keep(self.state(), self.history, is_best)
+
+    def progress(self, state: str, batch: int = 0, batches: int = 0, message: str = "") -> Progress:
+        """Tell how far the run is; the time left is what the part that is done suggests."""
+        within = batch / batches if batches and state == "training" else float(state == "validating")
+        began, first = self._clock
+        done = self.epoch + within
+        left = None
+        if done > first:
+            left = round((time.monotonic() - began) / (done - first) * (self.recipe.epochs - done), 1)
+        epoch = min(self.epoch + 1, self.recipe.epochs)
+        best = self.best.get("validation_dice")
+        return Progress(state, epoch, self.recipe.epochs, batch, batches, left, best, message)
 
     def feed(self) -> Feed:
         """Return this process's samples of the epoch, a step after the other."""
@@ -141,16 +154,17 @@ class Loop:
     def _train_epoch(self) -> float:
         """Train on the samples of the epoch; return their mean loss over all processes."""
         feed = self.feed()
-        missing = list(feed.missing())
-        for number, image in enumerate(missing):
-            self._say("encoding", number, len(missing))
-            self._encode(image)
+        if self._embeddings is not None:
+            missing = feed.missing()
+            for number, image in enumerate(missing):
+                self._tell(self.progress("encoding", number, len(missing)))
+                self._embeddings.keep(image)
         self.team.gather(None)
         total = 0.0
         steps, accumulate = len(feed), self.recipe.accumulate
         self._optimizer.zero_grad()
         for step, batch in enumerate(feed.loader(self._workers)):
-            self._say("training", step, steps)
+            self._tell(self.progress("training", step, steps))
             last = (step + 1) % accumulate == 0
             with nullcontext() if last else self.team.apart(self._network):
                 total += self._gradients(batch, accumulate)
@@ -201,14 +215,3 @@ class Loop:
             # Never 0, or the first step would do nothing.
             return self.recipe.learning_rate * max(done / warmup, 0.05)
         return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
-
-    def _say(self, state: str, batch: int = 0, batches: int = 0) -> None:
-        """Tell how far the run is; the time left is what the part that is done suggests."""
-        within = batch / batches if batches and state == "training" else float(state == "validating")
-        began, first = self._clock
-        done = self.epoch + within
-        left = None
-        if done > first:
-            left = round((time.monotonic() - began) / (done - first) * (self.recipe.epochs - done), 1)
-        best = self.best["validation_dice"] if self.best else None
-        self._tell(Progress(state, self.epoch + 1, self.recipe.epochs, batch, batches, left, best))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -59,4 +57,4 @@ def adapter_of(model: MedSAM, base: MedSAM, name: str, sha256: str) -> Adapter:
 
 
 def _half(tensor: Tensor) -> Tensor:
-    return cast(Tensor, tensor.detach().cpu().half())
+    return tensor.detach().cpu().half()

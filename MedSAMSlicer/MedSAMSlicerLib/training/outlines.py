@@ -75,6 +75,11 @@ class Outlines:
         if not self.all:
             raise ValueError("No case of the training split has a label: add labelled cases, or move some to train.")
 
+    @property
+    def slices(self) -> int:
+        """Return the number of slices that an outline lies in."""
+        return len(self._slices)
+
     def slice(self, case_id: str, index: int) -> tuple[np.ndarray, IntensityRange]:
         """Return the voxels of a slice, (rows, columns) or (rows, columns, 3), and the window of its case."""
         return self._slices[case_id, index], self._windows[case_id]

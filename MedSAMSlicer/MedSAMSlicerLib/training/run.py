@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -120,6 +122,26 @@ class RunFolder:
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         with atomic_output(path) as draft:
             draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turn the first SIGINT or SIGTERM into a request to stop, which is set then; a second one acts as usual."""
+    interrupted = threading.Event()
+    before: dict[int, Any] = {}
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupted.set()
+        signal.signal(number, before[number])
+
+    # Only there does Python receive signals.
+    if threading.current_thread() is threading.main_thread():
+        before = {int(number): signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _differing(before: Any, now: Any, name: str = "") -> Iterator[str]:
