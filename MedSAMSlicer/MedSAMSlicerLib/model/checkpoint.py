@@ -143,7 +143,7 @@ def save_atomically(content: dict[str, Any], path: str | Path) -> None:
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         # PyTorch's writer turns the system's error into one of its own.
-        reason = getattr(error, "strerror", None) or "is the disk full?"
+        reason = (getattr(error, "strerror", None) or str(error)) if isinstance(error, OSError) else "is the disk full?"
         raise OSError(f"{path} could not be written ({reason}): free some disk space, and try again.") from error
     finally:
         partial.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from MedSAMSlicerLib.training.loop import Loop, Stopped
 from MedSAMSlicerLib.training.model_file import model_card, publish
 from MedSAMSlicerLib.training.outlines import Outlines
 from MedSAMSlicerLib.training.recipe import Recipe
-from MedSAMSlicerLib.training.run import Progress, RunFolder, interruptible
+from MedSAMSlicerLib.training.run import Progress, RunFolder, interruptible, show_in_tensorboard
 from MedSAMSlicerLib.training.samples import Samples
 from MedSAMSlicerLib.training.strengths import sample_slices
 from MedSAMSlicerLib.training.trainee import Trainee
@@ -203,6 +203,7 @@ class _Run:
             validation = {**state["best"], "base": self.before}
             self.trainee.save(self.folder.best, {**self.card, "validation": validation})
         self.folder.save_state({**state, "base": self.before}, history)
+        show_in_tensorboard(self.folder.folder / "tensorboard", history[-1])
 
     def _tested(self) -> dict[str, Any]:
         """Measure the best model and the base model on cases that had no part in anything."""

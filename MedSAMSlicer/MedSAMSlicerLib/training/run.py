@@ -151,3 +151,15 @@ def _differing(before: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from _differing(before.get(key), now.get(key), f"{name} {key}".strip())
     elif before != now:
         yield name
+
+
+def show_in_tensorboard(folder: Path, row: dict[str, Any]) -> None:
+    """Write the figures of an epoch as TensorBoard reads them, if it is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    with SummaryWriter(str(folder)) as writer:
+        for name, figure in row.items():
+            if isinstance(figure, float):
+                writer.add_scalar(name, figure, row["epoch"])
