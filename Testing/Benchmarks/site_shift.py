@@ -1,8 +1,7 @@
 """Fine-tune for a scanner of known contrast: the base model loses on its images; does the tuned one regain, on others?
 
 Real images and expert labels, passed through a scanner that is written down in `scanned`: TotalSegmentator's sample CT
-and MRI, and pairs ``NAME_image.*`` and ``NAME_label.*``. One patient each; some are for tuning, one is for validation,
-the others are shown. In the environment of the tests:
+and MRI, and pairs ``NAME_image.*`` and ``NAME_label.*``, all of different patients. In the environment of the tests:
 
     python Testing/Benchmarks/site_shift.py --data FOLDER [--depth decoder] [--epochs 6] [--folder WORK]
 
@@ -12,6 +11,7 @@ With the folder of a run that was interrupted it goes on. The embeddings stay in
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 import time
@@ -54,23 +54,17 @@ def scanned(voxels: np.ndarray, window: str) -> np.ndarray:
 
 
 def site_of(cases: list[Case], folder: Path) -> SiteDataset:
-    """Put the scanned images into a dataset, and deal the patients.
-
-    Every second patient is tuned on, beginning with the CT; the last of them is for validation.
-    """
+    """Put the scanned images into a dataset: the CT is tuned on, the MRI for validation, the others are shown."""
     if (folder / "dataset.json").is_file():
         return SiteDataset.open(folder)
     dataset = SiteDataset.create(folder)
     patients: dict[int, list[Case]] = {}
     for case in cases:
         patients.setdefault(id(case.volume), []).append(case)
-    for structures in patients.values():
+    for structures, split in zip(patients.values(), itertools.chain(["train", "validation"], itertools.repeat("test"))):
         volume = structures[0].volume
         shifted = Volume(scanned(volume.voxels, structures[0].window), volume.ijk_to_ras, volume.name)
-        dataset.add(shifted, {case.name: case.expert for case in structures}, patient=None, window="mr")
-    tuned = dataset.cases[::2]
-    for case in dataset.cases:
-        split = "validation" if case == tuned[-1] else "train" if case in tuned else "test"
+        case = dataset.add(shifted, {case.name: case.expert for case in structures}, patient=None, window="mr")
         dataset.assign(case.id, split)
     return dataset
 
@@ -96,7 +90,7 @@ def main() -> None:
         dataset = site_of(cases, work / "site")
         for case in dataset.cases:
             print(f"{case.id}  {case.split:10}  {', '.join(case.labels)}")
-        recipe = Recipe.of_depth(args.depth, epochs=args.epochs, variants=2, validated_structures=4)
+        recipe = Recipe.of_depth(args.depth, epochs=args.epochs, variants=2, validated_structures=6)
         start, clock = time.monotonic(), [0.0]
 
         def report(progress: Progress) -> None:

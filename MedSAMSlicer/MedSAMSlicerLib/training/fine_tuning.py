@@ -218,11 +218,14 @@ class _Run:
             if stopped:
                 return "Stopped before an epoch was better than the base model: no model was written."
             return (
-                f"No epoch was better than the base model ({self.before['validation_dice']:.3f} Dice on the validation "
+                f"No epoch was better than the base model ({self.before['validation_score']:.3f} on the validation "
                 "cases): no model was written, go on with the base model."
             )
-        text = f"Dice on the validation cases {best['validation_dice']:.3f} after epoch {best['epoch']}"
-        text += f", with the base model {self.before['validation_dice']:.3f}."
+        figures = ", ".join(
+            f"{self.before[key]:.3f} to {best[key]:.3f} from {box}"
+            for key, box in (("validation_dice", "a 3-D box"), ("validation_slice_dice", "a box per slice"))
+        )
+        text = f"Dice on the validation cases: {figures} (epoch {best['epoch']})."
         if not self.validation.guarded:
             text += " The sample cases are not on this computer, so nobody has checked what was forgotten."
         return f"Stopped. {text}" if stopped else text

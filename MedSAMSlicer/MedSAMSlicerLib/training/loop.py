@@ -32,7 +32,7 @@ class Judge(Protocol):
     """What the loop needs of `validation.Validation`."""
 
     def figures(self, model: MedSAM) -> dict[str, float]:
-        """Measure a model: at least validation_dice, which the best epoch is chosen by."""
+        """Measure a model: at least ``validation_score``, which the best epoch is chosen by."""
 
     def objection(self, model: MedSAM) -> str:
         """Say why a model can't be the best, whatever its Dice; empty if it can."""
@@ -115,7 +115,7 @@ class Loop:
             self._tell(self.progress("validating"))
             model = self.trainee.result()
             figures = self.judge.figures(model)
-            better = not self.best or figures["validation_dice"] > self.best["validation_dice"]
+            better = not self.best or figures["validation_score"] > self.best["validation_score"]
             # Rounding differs between GPUs, and all processes must go the same way.
             objection = self.team.gather(self.judge.objection(model))[0] if better else ""
             is_best = better and not objection
@@ -138,7 +138,7 @@ class Loop:
         if done > first:
             left = round((time.monotonic() - began) / (done - first) * (self.recipe.epochs - done), 1)
         epoch = min(self.epoch + 1, self.recipe.epochs)
-        best = self.best.get("validation_dice")
+        best = self.best.get("validation_score")
         return Progress(state, epoch, self.recipe.epochs, batch, batches, left, best, message)
 
     def feed(self) -> Feed:

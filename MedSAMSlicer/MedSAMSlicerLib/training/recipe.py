@@ -18,7 +18,7 @@ class Recipe:
     """Every hyper-parameter. The prompt encoder always stays frozen, as in the MedSAM paper.
 
     :param depth: what is trained, one of `DEPTHS`.
-    :param patience: epochs without a better validation Dice after which training ends.
+    :param patience: epochs without a better validation score after which training ends.
     :param batch: samples per step and process.
     :param accumulate: steps whose gradients are added up before the weights change.
     :param learning_rate: of AdamW at its height, after the warm-up; a cosine leads from there to 0.

@@ -33,7 +33,7 @@ class Progress:
     :param epoch: the one that is worked on, from 1; ``of`` all.
     :param batch: of the epoch, or of the slices to encode; ``batches`` all.
     :param seconds_left: None as long as nothing is known.
-    :param best: validation Dice of the best epoch so far; None before the first.
+    :param best: validation score of the best epoch so far, that of the base model before; None before that.
     :param message: what went wrong, or how it ended, in a sentence.
     """
 

@@ -71,9 +71,12 @@ class Validation:
     def figures(self, model: MedSAM) -> dict[str, float]:
         """Measure the mean Dice and surface Dice (2 mm) from one tight 3-D box, and the Dice from a box per slice.
 
+        The score is the mean of both Dices: of few structures, the propagation of one 3-D box alone says too little.
+
         :param model: prepared for inference by this.
         """
-        return {f"validation_{name}": figure for name, figure in self.scored(model, self.structures).items()}
+        figures = {f"validation_{name}": figure for name, figure in self.scored(model, self.structures).items()}
+        return {**figures, "validation_score": (figures["validation_dice"] + figures["validation_slice_dice"]) / 2}
 
     def scored(self, model: MedSAM, structures: Sequence[LoadedCase]) -> dict[str, float]:
         """Segment structures: mean ``dice``, ``surface_dice`` and ``slice_dice``; the processes share the work."""
@@ -102,7 +105,7 @@ class Validation:
         if now.strengths < before.strengths - recipe.guard_tolerance:
             return f"forgets: Dice on the sample cases {now.strengths:.3f}, base model {before.strengths:.3f}"
         if now.response is not None and before.response is not None:
-            if now.response.follows < recipe.least_response * before.response.follows:
+            if 0 < before.response.follows * recipe.least_response > now.response.follows:
                 return f"deaf to its box: response {now.response.follows:.3f}, base model {before.response.follows:.3f}"
             if now.response.finds < min(before.response.finds, 0.0):
                 return f"fills its box: {now.response.finds:.3f}, base model {before.response.finds:.3f}"
