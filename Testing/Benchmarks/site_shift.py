@@ -61,7 +61,8 @@ def site_of(cases: list[Case], folder: Path) -> SiteDataset:
     patients: dict[int, list[Case]] = {}
     for case in cases:
         patients.setdefault(id(case.volume), []).append(case)
-    for structures, split in zip(patients.values(), itertools.chain(["train", "validation"], itertools.repeat("test"))):
+    splits = itertools.chain(["train", "validation"], itertools.repeat("test"))
+    for structures, split in zip(patients.values(), splits, strict=False):
         volume = structures[0].volume
         shifted = Volume(scanned(volume.voxels, structures[0].window), volume.ijk_to_ras, volume.name)
         case = dataset.add(shifted, {case.name: case.expert for case in structures}, patient=None, window="mr")

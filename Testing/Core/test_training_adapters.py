@@ -125,7 +125,7 @@ def test_an_adapter_of_another_architecture_is_refused(base_file):
     save_checkpoint(build_model("lite"), base_file)
     content["adapter"]["base"][1] = sha256_of(base_file)
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match="adapter for tiny that does not fit its base model 'base.pth': the base"):
+    with pytest.raises(CheckpointError, match=r"adapter for tiny that does not fit its base model 'base\.pth': the"):
         load_model(str(path))
 
 
@@ -141,7 +141,7 @@ def test_a_damaged_adapter_is_told(base_file, damage):
 
 def test_an_adapter_that_is_loaded_without_its_base_is_told(base_file):
     path, _ = adapter_file(base_file)
-    with pytest.raises(CheckpointError, match="is an adapter: it holds only what was changed in the model 'base.pth'"):
+    with pytest.raises(CheckpointError, match=r"an adapter: it holds only what was changed in the model 'base\.pth'"):
         load_checkpoint(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
     job = Job(recipe=Recipe.of_depth(args.depth, **changes), **{name: getattr(args, name) for name in names})
     with ProgressBar(0, "Training", "steps") as bar:
         outcome = fine_tune(job, lambda progress: _show(progress, bar))
+    # Of the processes that torchrun starts, one speaks and writes.
+    if os.environ.get("RANK", "0") != "0":
+        return 0
     print(outcome.message, file=sys.stderr)
     if outcome.output and args.official:
         export_official(str(outcome.output), args.official)

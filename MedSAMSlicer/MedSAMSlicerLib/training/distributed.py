@@ -48,7 +48,7 @@ class Team:
         """Return a module whose gradients are the mean over all processes."""
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     def apart(self, module: nn.Module) -> contextlib.AbstractContextManager[Any]:
         """Return a context in which gradients are not exchanged yet, as more of the same step follow."""
