@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, computed on the CPU by oneDNN as a 1 x 1 convolution when no gradient is recorded.
+
+    PyTorch's own product is MKL's, which leaves AMD's AVX-512 unused: 200 against 420 GFLOP/s on two cores of an EPYC.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        if not torch.is_inference_mode_enabled() or x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return super().forward(x)
+        pixels = x.reshape(1, -1, 1, self.in_features).permute(0, 3, 1, 2)
+        pixels = F.conv2d(pixels, self.weight[:, :, None, None], self.bias)
+        return pixels.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
 
 
 class GELU(nn.Module):
@@ -12,7 +29,7 @@ class GELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return GELU(x), any shape."""
-        return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+        return torch.ops.aten.gelu_(x) if torch.is_inference_mode_enabled() else F.gelu(x)
 
 
 class MLPBlock(nn.Module):
@@ -20,8 +37,8 @@ class MLPBlock(nn.Module):
 
     def __init__(self, embedding_dim: int, mlp_dim: int, activation: nn.Module) -> None:
         super().__init__()
-        self.lin1 = nn.Linear(embedding_dim, mlp_dim)
-        self.lin2 = nn.Linear(mlp_dim, embedding_dim)
+        self.lin1 = Linear(embedding_dim, mlp_dim)
+        self.lin2 = Linear(mlp_dim, embedding_dim)
         self.act = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,6 +71,34 @@ class Neck(nn.Sequential):
             nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
             LayerNorm2d(out_channels),
         )
+
+
+def by_rows(function: Callable[[Tensor], Tensor], x: Tensor, rows: int, halo: int = 0, stride: int = 1) -> Tensor:
+    """Apply a function to a map (B, C, H, W) strip by strip when no gradient is recorded, else to all of it.
+
+    What a layer makes of a strip stays in the processor's cache, and its memory is used again for the next strip: fresh
+    pages, which a whole map of tens of MB needs, cost more time than the arithmetic.
+
+    :param function: makes ceil(H / stride) rows of H rows; it is a convolution, or acts on every pixel.
+    :param rows: of a strip, a multiple of the stride.
+    :param halo: output rows next to a strip that its neighbors' pixels take part in.
+    """
+    height = x.shape[2]
+    if not torch.is_inference_mode_enabled() or height <= rows:
+        return function(x)
+    result: Tensor | None = None
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        low, high = max(first - halo * stride, 0), min(last + halo * stride, height)
+        strip = function(x[:, :, low:high])
+        if result is None:
+            size = (len(x), -(-height // stride), strip.shape[3], strip.shape[1])
+            result = strip.new_empty(size).permute(0, 3, 1, 2)
+        above = (first - low) // stride
+        target = result[:, :, first // stride : -(-last // stride)]
+        target.copy_(strip[:, :, above : above + target.shape[2]])
+    assert result is not None
+    return result
 
 
 def partition_windows(x: Tensor, window_size: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.model.layers import GELU, MLPBlock, Neck, join_windows, partition_windows
+from MedSAMSlicerLib.model.layers import GELU, Linear, MLPBlock, Neck, join_windows, partition_windows
 
 PATCH_SIZE = 16
 
@@ -92,8 +92,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window_size = window_size
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * window_size - 1, dim // num_heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * window_size - 1, dim // num_heads))
 
