@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.model.layers import GELU, Linear, Neck, by_rows, join_windows, partition_windows
-
-# Rows of a map that are computed at a time on the CPU.
-STRIP = 16
+from MedSAMSlicerLib.model.layers import GELU, STRIP, Linear, Neck, by_rows, join_windows, partition_windows
 
 
 class TinyViT(nn.Module):
@@ -84,7 +81,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, S, S) to (B, dim, S, S)."""
-        return by_rows(self.seq, images, STRIP)
+        return by_rows(self.seq, images)
 
 
 class Stage(nn.Module):
@@ -115,7 +112,7 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
-        return by_rows(self._convolve, x, STRIP, halo=1)
+        return by_rows(self._convolve, x, halo=1)
 
     def _convolve(self, x: Tensor) -> Tensor:
         hidden = self.act(self.conv2(self.act(self.conv1(x))))
@@ -135,7 +132,7 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to (B, out_dim, H / stride, W / stride)."""
-        return by_rows(self._convolve, x, STRIP, halo=1, stride=self.stride)
+        return by_rows(self._convolve, x, halo=1, stride=self.stride)
 
     def _convolve(self, x: Tensor) -> Tensor:
         return self.conv3(self.act(self.conv2(self.act(self.conv1(x)))))
@@ -152,8 +149,9 @@ class TinyViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
-        x = by_rows(self._attend, x, max(STRIP // self.attn.window_size, 1) * self.attn.window_size)
-        return by_rows(self._transform, self.local_conv(x), STRIP)
+        whole_windows = max(STRIP // self.attn.window_size, 1) * self.attn.window_size
+        x = by_rows(self._attend, x, whole_windows)
+        return by_rows(self._transform, self.local_conv(x))
 
     def _attend(self, x: Tensor) -> Tensor:
         tokens = x.permute(0, 2, 3, 1)
