@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Rows of a map that are computed at a time on the CPU: a strip of LiteMedSAM's widest map, 256 channels, takes 4 MiB.
-STRIP = 16
+# Rows of a map that are computed at a time on the CPU: a strip of LiteMedSAM's widest map, 256 channels, takes 8 MiB.
+STRIP = 32
 
 
 class Linear(nn.Linear):
