@@ -63,7 +63,9 @@ class Predictor:
 
     def __init__(self, model: MedSAM, *, device: str = "auto", precision: str = "auto") -> None:
         self.device = choose_device(device)
-        self.precision = choose_precision(precision, self.device)
+        # LiteMedSAM is fast enough, and its masks in bfloat16 agree with the others by a mean Dice of 0.988 only.
+        single = precision == "auto" and model.architecture == "lite"
+        self.precision = choose_precision("float32" if single else precision, self.device)
         self.model = model.prepare_for_inference().to(self.device)
         self.model.image_encoder.to(self.precision)
         self.recipe = RECIPES[model.preprocessing](model.image_size)
