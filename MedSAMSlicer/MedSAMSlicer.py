@@ -1,6 +1,8 @@
 """The MedSAM module of 3D Slicer: segments what an ROI holds in a CT or MRI volume."""
 
-import qt
+import sys
+import threading
+
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -10,6 +12,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
+from slicer.util import VTKObservationMixin
 
 
 class MedSAMSlicer(ScriptedLoadableModule):
@@ -29,30 +32,74 @@ class MedSAMSlicer(ScriptedLoadableModule):
             'MedSAM: Ma et al., "Segment anything in medical images", Nature Communications 2024. '
             "The networks follow Segment Anything (Meta AI) and TinyViT (Microsoft)."
         )
+        slicer.app.connect("startupCompleted()", onStartupCompleted)
 
 
-class MedSAMSlicerWidget(ScriptedLoadableModuleWidget):
-    """Shows how to use the module. Its controls are not there yet; the logic is complete without them."""
+def onStartupCompleted():
+    """Called when Slicer is up: what other modules must know of this one is registered. May be called again."""
+    from MedSAMSlicerLib.app.effect_registration import registerEditorEffect
+    from MedSAMSlicerLib.app.sample_data import registerSampleData
+
+    registerSampleData()
+    registerEditorEffect()
+
+
+class MedSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's panel in Slicer; what it does is in `MedSAMSlicerLib.app.panel`."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.panel = None
 
     def setup(self):
         """Called when the user opens the module for the first time."""
         ScriptedLoadableModuleWidget.setup(self)
+        from MedSAMSlicerLib.app.panel import Panel
+
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/MedSAMSlicer.ui"))
+        self.layout.addWidget(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = MedSAMSlicerLogic()
-        self.usage = qt.QLabel(
-            _(
-                "Place an ROI (Markups) around a structure, then run in the Python console:\n\n"
-                'logic = slicer.util.getModuleLogic("MedSAMSlicer")\n'
-                "segmentID = logic.segmentROI(volumeNode, roiNode, segmentationNode)"
-            )
-        )
-        self.usage.setWordWrap(True)
-        self.usage.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
-        self.layout.addWidget(self.usage)
-        self.layout.addStretch(1)
+        self.panel = Panel(slicer.util.childWidgetVariables(uiWidget), self.logic)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.panel.show(self.logic.getParameterNode())
+
+    def enter(self):
+        """Called each time the user opens the module."""
+        self.panel.show(self.logic.getParameterNode())
+        self.panel.enter()
+
+    def exit(self):
+        """Called each time the user leaves the module."""
+        self.panel.leave()
 
     def cleanup(self):
         """Called when the module is unloaded or Slicer exits: the model's memory is freed."""
-        self.logic.releaseModel()
+        self.removeObservers()
+        if self.panel is not None:
+            self.panel.close()
+            self.logic.releaseModel()
+        self.panel = None
+
+    def onReload(self):
+        """Called by the button Reload of developers: the library is loaded anew, too."""
+        self.cleanup()
+        for name in list(sys.modules):
+            if name.split(".")[0] == "MedSAMSlicerLib":
+                del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def onSceneStartClose(self, caller, event):
+        """Called before the scene is closed: nothing may hold on to its nodes."""
+        self.panel.forget()
+
+    def onSceneEndClose(self, caller, event):
+        """Called after the scene was closed."""
+        if self.parent.isEntered:
+            self.panel.show(self.logic.getParameterNode())
 
 
 class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
@@ -63,12 +110,53 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         logic = slicer.util.getModuleLogic("MedSAMSlicer")
         segmentID = logic.segmentROI(volumeNode, roiNode, segmentationNode)
         logic.undo(segmentationNode)
+
+    The options that all calls take:
+
+    - ``model``: name of known weights ("lite", "vit_b", ...) or path of a checkpoint.
+    - ``device``: "auto", "cuda", "mps" or "cpu".
+    - ``axis``: direction of the slices, "auto", "i", "j" or "k".
+    - ``window``: "auto", "abdomen", "lung", "brain", "mediastinum", "bone", "mr", "full" or "LEVEL/WIDTH".
+    - ``propagation``: "path", "reference" (LiteMedSAM's official one) or "per-slice".
+    - ``editorNode``: a vtkMRMLSegmentEditorNode whose masking and overwrite rules hold; by default there are none.
+    - ``progress``: called after every slice with (done, total); it stops the segmentation by returning False.
+    - ``cancel``: a threading.Event; the segmentation stops once it is set. A stop keeps the slices that are done (a
+      correction is made in whole or not at all).
+
+    All raise ValueError if a node is missing or unsuitable, or an option is unknown, with nothing changed, and
+    RuntimeError if the weights are not on this computer, see `fetchModel`. The volume is never changed.
     """
 
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
         self._session = None
+        self._worker = None
         self._loaded = None
+        self._loading = threading.Lock()
+
+    def getParameterNode(self):
+        """Return the module's parameters, which are saved with the scene."""
+        from MedSAMSlicerLib.app.parameters import MedSAMSlicerParameterNode
+
+        return MedSAMSlicerParameterNode(super().getParameterNode())
+
+    @property
+    def session(self):
+        """The session, which holds the embeddings of slices and the histories of segmentations."""
+        if self._session is None:
+            from MedSAMSlicerLib.mrml.session import SegmentationSession
+
+            self._session = SegmentationSession()
+        return self._session
+
+    @property
+    def worker(self):
+        """The thread in which computations run beside a responsive Slicer."""
+        if self._worker is None:
+            from MedSAMSlicerLib.app.worker import Worker
+
+            self._worker = Worker()
+        return self._worker
 
     def segmentROI(
         self,
@@ -78,11 +166,8 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         segmentID=None,
         model="lite",
         device="auto",
-        axis="auto",
-        window="auto",
-        propagation="path",
-        progress=None,
         keySlices=(),
+        **options,
     ):
         """Segment what an ROI holds in a volume, and return the ID of the segment.
 
@@ -90,40 +175,80 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         any of the three directions, or slices painted by hand (see `paintedSlice`). Only what lies between a key slice
         and its neighbors changes. Called again without a key slice, its correction is taken back.
 
-        :param volumeNode: the CT or MRI; it is never changed.
         :param roiNode: a Markups ROI around the structure, in any orientation; None to follow the structure from the
             first key slice to both sides until it ends.
-        :param segmentationNode: receives the segment; its other segments stay as they are.
         :param segmentID: the segment whose content is replaced; by default a new one is added.
-        :param model: name of known weights ("lite", "vit_b", ...) or path of a checkpoint.
-        :param device: "auto", "cuda", "mps" or "cpu".
-        :param axis: direction of the slices, "auto", "i", "j" or "k".
-        :param window: "auto", "abdomen", "lung", "brain", "mediastinum", "bone", "mr", "full" or "LEVEL/WIDTH".
-        :param propagation: "path", "reference" (LiteMedSAM's official one) or "per-slice".
-        :param progress: called after every slice with (done, total); it stops the segmentation by returning False,
-            which keeps the slices that are done (a correction is made in whole or not at all).
         :param keySlices: flat Markups ROIs, or what `paintedSlice` returns.
-        :raises ValueError: if a node is missing or unsuitable, or an option is unknown; nothing is changed then.
-        :raises RuntimeError: if the weights are not on this computer, see `fetchModel`.
         """
-        rois = [node for node in (roiNode, *keySlices) if hasattr(node, "IsA")]
-        # With neither an ROI nor a key slice, the missing ROI is what has to be told.
-        session = self._sessionFor(model, device, volumeNode, rois if keySlices else [roiNode], segmentationNode)
-        steps = session.segment_by_slice(
-            volumeNode,
-            roiNode,
-            segmentationNode,
-            segmentID,
-            key_slices=keySlices,
-            axis=axis,
-            window=window,
-            propagation=propagation,
-        )
-        for step in steps:
-            segmentID = step.segment_id
-            if progress and progress(step.done, step.total) is False:
-                steps.close()
-        return segmentID
+        from MedSAMSlicerLib.mrml.structure import Structure
+
+        structure = Structure.of_roi(volumeNode, roiNode, segmentID, keySlices)
+        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+
+    def segmentROIs(self, volumeNode, roiNodes, segmentationNode, model="lite", device="auto", **options):
+        """Segment what several ROIs hold, one segment each, in one step of undo; return the segments' IDs.
+
+        Example::
+
+            rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+            logic.segmentROIs(volumeNode, rois, segmentationNode)
+        """
+        from MedSAMSlicerLib.mrml.structure import Structure
+
+        structures = [Structure.of_roi(volumeNode, roiNode) for roiNode in roiNodes]
+        return self._segment(volumeNode, segmentationNode, structures, model, device, **options)
+
+    def segmentBox(
+        self,
+        volumeNode,
+        first,
+        last,
+        segmentationNode,
+        segmentID=None,
+        name="Segment",
+        model="lite",
+        device="auto",
+        **options,
+    ):
+        """Segment what the box from one voxel to another holds, and return the ID of the segment.
+
+        Example: ``logic.segmentBox(volumeNode, (120, 80, 10), (180, 150, 25), segmentationNode, name="liver")``
+
+        :param first: the box's first voxel (I, J, K).
+        :param last: its last voxel, inclusive.
+        """
+        from MedSAMSlicerLib.mrml.structure import Structure
+
+        structure = Structure.of_voxels(volumeNode, first, last, name, segmentID)
+        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+
+    def segmentSlices(
+        self,
+        volumeNode,
+        boxes,
+        segmentationNode,
+        axis="k",
+        segmentID=None,
+        name="Segment",
+        model="lite",
+        device="auto",
+        **options,
+    ):
+        """Segment a structure of which single slices have a box each, and the slices between them; return its ID.
+
+        Example::
+
+            boxes = {10: (120, 80, 180, 150), 15: (110, 70, 190, 160)}
+            logic.segmentSlices(volumeNode, boxes, segmentationNode)
+
+        :param boxes: slice index -> (x0, y0, x1, y1) in voxels, inclusive; x counts the lower and y the higher of the
+            two other axes, so I and J for slices along K.
+        :param axis: that the slice indices count, "i", "j" or "k".
+        """
+        from MedSAMSlicerLib.mrml.structure import Structure
+
+        structure = Structure.of_slices(boxes, axis, name, segmentID)
+        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
 
     def paintedSlice(self, volumeNode, segmentationNode, segmentID, axis, index):
         """Make a key slice of what a segment holds in one slice, after it was painted or erased by hand.
@@ -145,15 +270,15 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
             slice's Dice) and ``doubtful`` (how many pixels are expected to be wrong); empty for a segment that this
             logic did not make.
         """
-        return self._session.review(segmentationNode, segmentID) if self._session is not None else []
+        return self.session.review(segmentationNode, segmentID)
 
     def undo(self, segmentationNode):
         """Take the last segmentation back; False if there is none."""
-        return self._session is not None and self._session.undo(segmentationNode)
+        return self.session.undo(segmentationNode)
 
     def redo(self, segmentationNode):
         """Bring back what was undone; False if there is nothing."""
-        return self._session is not None and self._session.redo(segmentationNode)
+        return self.session.redo(segmentationNode)
 
     def fetchModel(self, name="lite", progress=None):
         """Download the weights of a model and check them; to call this is to agree to the download.
@@ -178,32 +303,73 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
 
         return WeightsStore().import_file(name, Path(path))
 
+    def loadPredictor(self, model=None, device=None):
+        """Load a model, unless it is the one that is loaded; may be called in any thread.
+
+        :param model: by default the one that the user has chosen in the module, as for ``device``.
+        :raises RuntimeError: if the weights are not on this computer.
+        """
+        if model is None or device is None:
+            from MedSAMSlicerLib.app.settings import setting
+
+            model, device = model or setting("model"), device or setting("device")
+        with self._loading:
+            if self._loaded != (model, device):
+                from MedSAMSlicerLib.loading import load_predictor
+
+                self.session.predictor = load_predictor(model, device)
+                self._loaded = (model, device)
+            return self.session.predictor
+
+    def startSegmentation(self, volumeNode, segmentationNode, structures, callbacks, *, model, device, **options):
+        """Segment structures while Slicer goes on, and return the job, which can be stopped.
+
+        :param structures: `MedSAMSlicerLib.mrml.structure.Structure`.
+        :param callbacks: a dict of onStep, onMessage, onEnd and keepOnStop, see `MedSAMSlicerLib.app.segmentation_job`.
+        """
+        from MedSAMSlicerLib.app.segmentation_job import segmentation_job
+
+        task = self.session.begin(volumeNode, segmentationNode, structures, **options)
+        job = segmentation_job(
+            task,
+            lambda instead: self.loadPredictor(model, instead or device),
+            self.session.cache,
+            **callbacks,
+        )
+        return self.worker.run(job)
+
+    def windowFor(self, volumeNode):
+        """Name the window through which the model sees a volume: the user's choice in the module, or "auto"."""
+        parameters = self.getParameterNode()
+        return parameters.window if parameters.inputVolume is volumeNode else "auto"
+
     def releaseModel(self):
-        """Forget the model and all embeddings, and what could be undone."""
-        self._session = None
-        self._loaded = None
+        """Stop what runs, forget the model and all embeddings, and what could be undone."""
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = self._session = self._loaded = None
 
-    def _sessionFor(self, model, device, volumeNode, roiNodes, segmentationNode):
-        """Load the model, after a look at the nodes: nobody waits for a model to hear that a node is missing."""
-        from MedSAMSlicerLib.mrml.markups import world_corners
-        from MedSAMSlicerLib.mrml.segments import require_labelmaps
-        from MedSAMSlicerLib.mrml.session import SegmentationSession
-        from MedSAMSlicerLib.mrml.volumes import voxels
-
-        voxels(volumeNode)
-        for roiNode in roiNodes:
-            world_corners(roiNode)
-        require_labelmaps(segmentationNode)
-        if self._loaded != (model, device):
-            from MedSAMSlicerLib.loading import load_predictor
-
-            predictor = load_predictor(model, device)
-            if self._session is None:
-                self._session = SegmentationSession(predictor)
-            else:
-                self._session.predictor = predictor
-            self._loaded = (model, device)
-        return self._session
+    def _segment(
+        self,
+        volumeNode,
+        segmentationNode,
+        structures,
+        model,
+        device,
+        *,
+        progress=None,
+        cancel=None,
+        editorNode=None,
+        **options,
+    ):
+        """Segment at once. The nodes are looked at first: nobody waits for a model to hear that one is missing."""
+        task = self.session.begin(volumeNode, segmentationNode, structures, editor_node=editorNode, **options)
+        self.loadPredictor(model, device)
+        steps = self.session.run(task)
+        for step in steps:
+            if (progress and progress(step.done, step.total) is False) or (cancel and cancel.is_set()):
+                steps.close()
+        return task.segment_ids
 
 
 class MedSAMSlicerTest(ScriptedLoadableModuleTest):

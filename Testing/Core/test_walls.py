@@ -34,7 +34,7 @@ def names(text: str) -> frozenset[str]:
 
 
 APPLICATION = (r"slicer\.(mrmlScene|app|modules)\b", r"slicer\.util\.\w*Display\b")
-EVERY_ROOM = names("prompts model inference volume mrml store loading headless cli")
+EVERY_ROOM = names("prompts model inference volume dataset evaluation mrml store loading app headless cli")
 WALLS = {
     "": Wall(names("")),
     "prompts": Wall(names("")),
@@ -45,15 +45,26 @@ WALLS = {
     "volume/files": Wall(names("prompts numpy SimpleITK")),
     "volume/labels": Wall(names("prompts numpy SimpleITK")),
     "volume/metrics": Wall(names("prompts numpy SimpleITK")),
+    "dataset": Wall(names("prompts volume store numpy")),
+    "evaluation": Wall(names("prompts volume dataset numpy")),
     "mrml": Wall(names("volume prompts numpy slicer vtk"), never_named=APPLICATION),
     "loading": Wall(names("store"), deferred=names("model inference")),
     "headless": Wall(names("volume mrml prompts numpy slicer slicer_core vtk")),
     # Light at import, so that `medsam-slicer models list` answers at once and without slicer-core.
     "cli": Wall(names("store"), deferred=EVERY_ROOM | names("numpy")),
+    # A running Slicer: Qt and the application. Torch may not be installed yet.
+    "app": Wall(
+        names("mrml volume prompts store dataset numpy slicer qt ctk vtk"),
+        deferred=names("loading inference model torch PyTorchUtils SampleData")
+        | names("qSlicerSegmentationsEditorEffectsPythonQt SegmentEditorMedSAMLib"),
+    ),
     "__main__": Wall(names("cli")),
     # What Slicer loads at its start: torch may not be installed yet.
     "module": Wall(names("numpy slicer qt vtk"), deferred=EVERY_ROOM - names("cli headless") | names("numpy ctk")),
-    "effect": Wall(names("numpy slicer qt vtk ctk SegmentEditorEffects"), deferred=EVERY_ROOM - names("cli headless")),
+    "effect": Wall(
+        names("numpy slicer qt vtk ctk SegmentEditorEffects SegmentEditorMedSAMLib"),
+        deferred=EVERY_ROOM - names("cli headless") | names("qSlicerSegmentationsEditorEffectsPythonQt"),
+    ),
 }
 
 

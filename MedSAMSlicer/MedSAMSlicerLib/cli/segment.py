@@ -68,36 +68,29 @@ def run(args: argparse.Namespace) -> int:
     with require_slicer_core():
         from MedSAMSlicerLib.headless.scene import HeadlessScene, save_segmentation
     from MedSAMSlicerLib.loading import load_predictor
-    from MedSAMSlicerLib.mrml.markups import slice_boxes
     from MedSAMSlicerLib.mrml.segments import segment_mask
     from MedSAMSlicerLib.mrml.session import SegmentationSession
-    from MedSAMSlicerLib.volume.stack import SliceStack
+    from MedSAMSlicerLib.mrml.structure import Structure
 
     headless = HeadlessScene()
     node = headless.add_volume(volume)
     rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
     for roi, name in zip(rois, args.name, strict=False):
         roi.SetName(name)
-    stack = SliceStack(volume.voxels, volume.spacing, axis=args.axis, window=args.window)
-    total = sum(len(slice_boxes(roi, node, stack.axis)) for roi in rois)
-    predictor = load_predictor(args.model, args.device)
-    session = SegmentationSession(predictor)
     segmentation = headless.add_segmentation(volume.name, node)
+    session = SegmentationSession()
+    structures = [Structure.of_roi(node, roi) for roi in rois]
+    options = {"axis": args.axis, "window": args.window, "propagation": args.propagation}
+    task = session.begin(node, segmentation, structures, **options)
+    session.predictor = predictor = load_predictor(args.model, args.device)
 
     start = time.monotonic()
     first_mask = 0.0
-    done = 0
-    segment_ids = []
-    with ProgressBar(total, volume.name, "slices") as bar:
-        for roi in rois:
-            segment_id, before = "", done
-            for step in session.segment_by_slice(
-                node, roi, segmentation, axis=args.axis, window=args.window, propagation=args.propagation
-            ):
-                segment_id, done = step.segment_id, before + step.done
-                first_mask = first_mask or time.monotonic() - start
-                bar.update(done)
-            segment_ids.append(segment_id)
+    with ProgressBar(task.total, volume.name, "slices") as bar:
+        for step in session.run(task):
+            first_mask = first_mask or time.monotonic() - start
+            bar.update(step.done)
+    segment_ids = task.segment_ids
     seconds = time.monotonic() - start
 
     masks = {segment_id: segment_mask(segmentation, segment_id, node) for segment_id in segment_ids}
@@ -110,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     report: dict[str, Any] = {
         "model": args.model,
         "device": str(predictor.device),
-        "slices": total,
+        "slices": task.total,
         "seconds_to_first_mask": round(first_mask, 3),
         "seconds": round(seconds, 3),
         "segments": [

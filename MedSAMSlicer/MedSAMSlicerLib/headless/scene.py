@@ -16,6 +16,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
+from MedSAMSlicerLib.mrml.markups import wrap_voxels
 from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy
 from MedSAMSlicerLib.volume.files import FileError, Volume, atomic_output, read_image, stem
 
@@ -70,13 +71,7 @@ class HeadlessScene:
         :param corners: (8, 3) continuous IJK, as `volume.geometry.voxel_box_corners` makes them.
         """
         roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
-        lower, upper = corners.min(axis=0), corners.max(axis=0)
-        spacing = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
-        object_to_node = np.eye(4)
-        object_to_node[:3, :3] = ijk_to_ras[:3, :3] / spacing
-        object_to_node[:3, 3] = ijk_to_ras[:3, :3] @ ((lower + upper) / 2) + ijk_to_ras[:3, 3]
-        roi.SetAndObserveObjectToNodeMatrix(matrix_from_numpy(object_to_node))
-        roi.SetSize(*((upper - lower) * spacing))
+        wrap_voxels(roi, ijk_to_ras, corners)
         roi.CreateDefaultDisplayNodes()
         return roi
 

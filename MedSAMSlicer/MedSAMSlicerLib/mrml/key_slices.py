@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import slicer
 
-from MedSAMSlicerLib.mrml.markups import world_corners
+from MedSAMSlicerLib.mrml.markups import ijk_corners
 from MedSAMSlicerLib.mrml.segments import segment_mask
-from MedSAMSlicerLib.mrml.volumes import dimensions, ijk_to_world
-from MedSAMSlicerLib.volume.geometry import roi_boxes, slice_of, transform_points
+from MedSAMSlicerLib.mrml.volumes import dimensions
+from MedSAMSlicerLib.volume.geometry import roi_boxes, slice_of
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 
 # In voxels: an ROI that is thicker lies in more than one slice.
@@ -20,7 +19,7 @@ def key_slice_of(roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolume
 
     :raises ValueError: if the ROI has no size, lies outside of the volume, or is thicker than a slice in every axis.
     """
-    corners = transform_points(np.linalg.inv(ijk_to_world(volume)), world_corners(roi))
+    corners = ijk_corners(roi, volume)
     extent = corners.max(axis=0) - corners.min(axis=0)
     axis = int(extent.argmin())
     if extent[axis] > _THICKEST:

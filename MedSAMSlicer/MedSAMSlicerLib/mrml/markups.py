@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import slicer
 
-from MedSAMSlicerLib.mrml.transforms import node_to_world, numpy_from_matrix
-from MedSAMSlicerLib.mrml.volumes import dimensions, ijk_to_world
-from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.geometry import box_corners, roi_boxes, transform_points
+from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, node_to_world, numpy_from_matrix
+from MedSAMSlicerLib.mrml.volumes import ijk_to_world
+from MedSAMSlicerLib.volume.geometry import box_corners, transform_points
 
 
 def world_corners(roi: slicer.vtkMRMLMarkupsROINode) -> np.ndarray:
@@ -29,18 +28,21 @@ def world_corners(roi: slicer.vtkMRMLMarkupsROINode) -> np.ndarray:
     return transform_points(object_to_world, box_corners(-size / 2, size / 2))
 
 
-def slice_boxes(roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode, axis: int) -> dict[int, Box]:
-    """Cut an ROI with every slice plane of a volume (see `volume.geometry.roi_boxes`).
+def ijk_corners(roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
+    """Compute an ROI's eight corners in the voxels of a volume: (8, 3), continuous IJK; see `world_corners`."""
+    return transform_points(np.linalg.inv(ijk_to_world(volume)), world_corners(roi))
 
-    :param axis: 0 = I, 1 = J, 2 = K.
-    :return: slice index -> box in slice pixels.
-    :raises ValueError: if the ROI lies outside of the volume.
+
+def wrap_voxels(roi: slicer.vtkMRMLMarkupsROINode, ijk_to_world: np.ndarray, corners: np.ndarray) -> None:
+    """Place an ROI that is under no transform around voxels of a volume, along the volume's axes.
+
+    :param ijk_to_world: of the volume, (4, 4).
+    :param corners: (8, 3) continuous IJK, as `volume.geometry.voxel_box_corners` makes them.
     """
-    world_to_ijk = np.linalg.inv(ijk_to_world(volume))
-    boxes = roi_boxes(transform_points(world_to_ijk, world_corners(roi)), dimensions(volume), axis)
-    if not boxes:
-        raise ValueError(
-            f"The ROI {roi.GetName()!r} lies outside of the volume {volume.GetName()!r}: "
-            "move it over the structure to segment."
-        )
-    return boxes
+    lower, upper = corners.min(axis=0), corners.max(axis=0)
+    spacing = np.linalg.norm(ijk_to_world[:3, :3], axis=0)
+    object_to_node = np.eye(4)
+    object_to_node[:3, :3] = ijk_to_world[:3, :3] / spacing
+    object_to_node[:3, 3] = ijk_to_world[:3, :3] @ ((lower + upper) / 2) + ijk_to_world[:3, 3]
+    roi.SetAndObserveObjectToNodeMatrix(matrix_from_numpy(object_to_node))
+    roi.SetSize(*((upper - lower) * spacing))

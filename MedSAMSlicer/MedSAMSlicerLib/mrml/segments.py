@@ -63,8 +63,8 @@ class SegmentWriter:
     def __init__(
         self, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, volume: slicer.vtkMRMLVolumeNode
     ) -> None:
-        self._segmentation = segmentation
-        self._segment_id = segment_id
+        self.segmentation = segmentation
+        self.segment_id = segment_id
         # Segments live in the coordinate system of their own node, below its parent transform.
         self._ijk_to_node = np.linalg.inv(node_to_world(segmentation)) @ ijk_to_world(volume)
         self._lattice = self._find_lattice(volume)
@@ -87,12 +87,7 @@ class SegmentWriter:
         labelmap = oriented_image(mask[crop], start, self._ijk_to_node)
         if not self._fits(labelmap):
             labelmap = self._resample(mask[crop], start)
-        # "Mask" sets the segment's own label; "max" would set 1, in a shared label map the label of another segment.
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
-        if not logic.SetBinaryLabelmapToSegment(
-            labelmap, self._segmentation, self._segment_id, logic.MODE_MERGE_MASK, labelmap.GetExtent()
-        ):
-            raise RuntimeError(f"Slicer could not write to the segment {self._segment_id!r}; see its error log.")
+        self._merge(labelmap)
         return labelmap
 
     def replace(self, masks: Iterable[tuple[np.ndarray, tuple[int, int, int]]]) -> None:
@@ -101,8 +96,26 @@ class SegmentWriter:
         (Not by ``ClearSegment``: it drops the surfaces of all segments. And first the new voxels, then without the old
         ones: Slicer can't make a surface of a segment that is empty in between.)
         """
-        added = [labelmap for mask, first in masks if (labelmap := self.add(mask, first)) is not None]
-        whole = labelmap_of(self._segmentation, self._segment_id)
+        self._keep([labelmap for mask, first in masks if (labelmap := self.add(mask, first)) is not None])
+
+    def restore(self, labelmap: slicer.vtkOrientedImageData | None) -> None:
+        """Put a label map (nonzero inside) that the segment held before in the place of all that it holds."""
+        held = [] if labelmap is None or labelmap.IsEmpty() else [labelmap]
+        for each in held:
+            self._merge(each)
+        self._keep(held)
+
+    def _merge(self, labelmap: slicer.vtkOrientedImageData) -> None:
+        # "Mask" sets the segment's own label; "max" would set 1, in a shared label map the label of another segment.
+        logic = slicer.vtkSlicerSegmentationsModuleLogic
+        if not logic.SetBinaryLabelmapToSegment(
+            labelmap, self.segmentation, self.segment_id, logic.MODE_MERGE_MASK, labelmap.GetExtent()
+        ):
+            raise RuntimeError(f"Slicer could not write to the segment {self.segment_id!r}; see its error log.")
+
+    def _keep(self, added: list[slicer.vtkOrientedImageData]) -> None:
+        """Erase what lies outside of label maps that were added."""
+        whole = labelmap_of(self.segmentation, self.segment_id)
         if whole is None or whole.IsEmpty():
             return
         kept, grid = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
@@ -121,9 +134,9 @@ class SegmentWriter:
             voxels[c0 - k0 : c1 + 1 - k0, b0 - j0 : b1 + 1 - j0, a0 - i0 : a1 + 1 - i0] |= _voxels_of(labelmap) != 0
         logic = slicer.vtkSlicerSegmentationsModuleLogic
         if not logic.SetBinaryLabelmapToSegment(
-            kept, self._segmentation, self._segment_id, logic.MODE_MERGE_MIN, kept.GetExtent()
+            kept, self.segmentation, self.segment_id, logic.MODE_MERGE_MIN, kept.GetExtent()
         ):
-            raise RuntimeError(f"Slicer could not erase from the segment {self._segment_id!r}; see its error log.")
+            raise RuntimeError(f"Slicer could not erase from the segment {self.segment_id!r}; see its error log.")
 
     def _fits(self, image: slicer.vtkOrientedImageData | None) -> bool:
         return image is not None and slicer.vtkOrientedImageDataResample.DoGeometriesMatch(image, self._lattice)
@@ -139,14 +152,14 @@ class SegmentWriter:
 
     def _find_lattice(self, volume: slicer.vtkMRMLVolumeNode) -> slicer.vtkOrientedImageData:
         """Find the voxel grid of the segmentation, and give it the volume's if it has none."""
-        content = self._segmentation.GetSegmentation()
+        content = self.segmentation.GetSegmentation()
         parameter = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
         if not content.GetConversionParameter(parameter):
             for segment_id in content.GetSegmentIDs():
-                labelmap = labelmap_of(self._segmentation, segment_id)
+                labelmap = labelmap_of(self.segmentation, segment_id)
                 if labelmap is not None and not labelmap.IsEmpty():
                     return labelmap
-            self._segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+            self.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         lattice = slicer.vtkOrientedImageData()
         slicer.vtkSegmentationConverter.DeserializeImageGeometry(
             content.GetConversionParameter(parameter), lattice, False

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import slicer
 
-from MedSAMSlicerLib.mrml.key_slices import key_slice_of
-from MedSAMSlicerLib.mrml.markups import slice_boxes
-from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, require_labelmaps
-from MedSAMSlicerLib.mrml.volumes import voxels
+from MedSAMSlicerLib.mrml.structure import Structure
+from MedSAMSlicerLib.mrml.task import SegmentationTask, Step
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.geometry import slice_of
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.propagation import propagation_named
-from MedSAMSlicerLib.volume.review import SliceReview, review
-from MedSAMSlicerLib.volume.segmentation import segment_structure
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Predictor, SliceMask
-
-
-@dataclass(frozen=True)
-class Step:
-    """One slice is done: of which segment, how many of how many slices, and the slice's result."""
-
-    segment_id: str
-    done: int
-    total: int
-    result: SliceMask
+from MedSAMSlicerLib.volume.review import SliceReview
+from MedSAMSlicerLib.volume.steps import Predictor
 
 
 class SegmentationSession:
@@ -46,11 +27,11 @@ class SegmentationSession:
         segment_id = session.segment(volume_node, roi_node, segmentation_node)
         session.undo(segmentation_node)
 
-    :param predictor: the model, see `inference.predictor.Predictor`.
+    :param predictor: the model, see `inference.predictor.Predictor`; may be given later, before anything is computed.
     :param cache: where slice embeddings are kept; give one to share it between sessions.
     """
 
-    def __init__(self, predictor: Predictor, cache: EmbeddingCache | None = None) -> None:
+    def __init__(self, predictor: Predictor | None = None, cache: EmbeddingCache | None = None) -> None:
         self.predictor = predictor
         # Not "or": a cache that is still empty is false.
         self.cache = EmbeddingCache() if cache is None else cache
@@ -80,9 +61,7 @@ class SegmentationSession:
         segment_id: str | None = None,
         *,
         key_slices: Sequence[KeySlice | slicer.vtkMRMLMarkupsROINode] = (),
-        axis: str = "auto",
-        window: str = "auto",
-        propagation: str = "path",
+        **options: Any,
     ) -> Iterator[Step]:
         """Segment what an ROI holds, slice by slice.
 
@@ -97,52 +76,60 @@ class SegmentationSession:
             sides until it ends.
         :param segment_id: the segment whose content is replaced; by default a new one with the ROI's name.
         :param key_slices: flat ROIs, or what `mrml.key_slices.painted_slice` makes of a slice painted by hand.
+        :param options: see `begin`.
+        :raises ValueError: if a node is missing or can't be used, the ROI or a key slice lies outside of the volume, or
+            an option is unknown.
+        """
+        structure = Structure.of_roi(volume, roi, segment_id, key_slices)
+        yield from self.run(self.begin(volume, segmentation, [structure], **options))
+
+    def begin(
+        self,
+        volume: slicer.vtkMRMLVolumeNode,
+        segmentation: slicer.vtkMRMLSegmentationNode,
+        structures: Sequence[Structure],
+        *,
+        axis: str = "auto",
+        window: str = "auto",
+        propagation: str = "path",
+        editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
+    ) -> SegmentationTask:
+        """Read all that the segmentation of structures needs of their nodes; nothing is changed yet.
+
         :param axis: of the slices, "i", "j", "k" or "auto", see `volume.geometry.choose_axis`; without an ROI "auto" is
             the first key slice's.
         :param window: see `volume.intensity.resolve_window`.
         :param propagation: a name in `volume.propagation.PROPAGATIONS`.
-        :raises ValueError: if a node is missing or can't be used, the ROI or a key slice lies outside of the volume, or
-            an option is unknown.
+        :param editor_node: a Segment Editor's settings, for its masking and overwrite rules to hold; by default the
+            segments may overlap others, which stay as they are.
+        :raises ValueError: if a node is missing or can't be used, a structure lies outside of the volume, or an option
+            is unknown.
         """
-        values = voxels(volume)
-        keys = [each if isinstance(each, KeySlice) else key_slice_of(each, volume) for each in key_slices]
-        if roi is None and keys and axis == "auto":
-            axis = "ijk"[keys[0].axis]
-        stack = SliceStack(values, volume.GetSpacing(), axis=axis, window=window)
-        boxes = {} if roi is None and keys else slice_boxes(roi, volume, stack.axis)
-        require_labelmaps(segmentation)
-        if segment_id is not None and segmentation.GetSegmentation().GetSegment(segment_id) is None:
-            raise ValueError(
-                f"The segmentation {segmentation.GetName()!r} has no segment {segment_id!r}: "
-                "give the ID of one, or none for a new one."
-            )
-        propagation_named(propagation)
-        history = self._history(segmentation)
-        history.SaveState()
-        replaces, corrects = segment_id is not None, segment_id is not None and bool(keys)
+        return SegmentationTask(
+            volume,
+            segmentation,
+            structures,
+            save_state=lambda: self._history(segmentation).SaveState(),
+            remember=lambda segment_id, slices: self._reviews.__setitem__((segmentation, segment_id), slices),
+            axis=axis,
+            window=window,
+            propagation=propagation,
+            editor_node=editor_node,
+        )
+
+    def run(self, task: SegmentationTask) -> Iterator[Step]:
+        """Carry a task out in this thread, slice by slice; closed early, it keeps what is done."""
+        if self.predictor is None:
+            raise RuntimeError("The session has no model yet: set its predictor.")
         try:
-            if segment_id is None:
-                segment_id = add_segment(segmentation, _name(roi, key_slices))
-            if segmentation.GetDisplayNode() is None:
-                segmentation.CreateDefaultDisplayNodes()
-            writer = SegmentWriter(segmentation, segment_id, volume)
-            pending = _PendingSlices(stack, writer, replaces=replaces, at_once=corrects)
-            results: dict[int, SliceMask] = {}
-            try:
-                for result in segment_structure(stack, boxes, self.predictor, self.cache, keys, propagation):
-                    if result.final or not corrects:
-                        pending.add(result)
-                    results[result.index] = result
-                    yield Step(segment_id, len(results), max(len(boxes), len(results)), result)
-                if corrects:
-                    # Only a whole correction takes the place of what was there.
-                    pending.write()
-            finally:
-                if not corrects:
-                    pending.write()
-            self._reviews[segmentation, segment_id] = review(stack.axis, results.values())
-        except Exception:
-            history.RestorePreviousState()
+            for number, result in task.compute(self.predictor, self.cache):
+                yield task.take(number, result)
+            task.finish()
+        except GeneratorExit:
+            task.keep()
+            raise
+        except BaseException:
+            task.roll_back()
             raise
 
     def review(self, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> list[SliceReview]:
@@ -154,15 +141,21 @@ class SegmentationSession:
         """
         return list(self._reviews.get((segmentation, segment_id), ()))
 
+    def can_undo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
+        """Return whether there is a segmentation to take back."""
+        return bool(self._history(segmentation).IsRestorePreviousStateAvailable())
+
+    def can_redo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
+        """Return whether there is something that was undone."""
+        return bool(self._history(segmentation).IsRestoreNextStateAvailable())
+
     def undo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
         """Take the last segmentation back; False if there is none."""
-        history = self._history(segmentation)
-        return bool(history.IsRestorePreviousStateAvailable() and history.RestorePreviousState())
+        return self.can_undo(segmentation) and bool(self._history(segmentation).RestorePreviousState())
 
     def redo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
         """Bring back what was undone; False if there is nothing."""
-        history = self._history(segmentation)
-        return bool(history.IsRestoreNextStateAvailable() and history.RestoreNextState())
+        return self.can_redo(segmentation) and bool(self._history(segmentation).RestoreNextState())
 
     def _history(self, segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.vtkSegmentationHistory:
         # A node that left its scene can't be undone any more; its history would only hold memory.
@@ -173,69 +166,3 @@ class SegmentationSession:
             history.SetSegmentation(segmentation.GetSegmentation())
             self._histories[segmentation] = history
         return self._histories[segmentation]
-
-
-def _name(roi: slicer.vtkMRMLMarkupsROINode | None, key_slices: Sequence[Any]) -> str:
-    """Name a segment after its ROI, or else after the node of its first key slice."""
-    node = roi or key_slices[0]
-    return "Segment" if isinstance(node, KeySlice) else node.GetName()
-
-
-class _PendingSlices:
-    """Finished slices that are not in the segment yet.
-
-    Writing a slice makes Slicer update the views and the 3-D surface, which can take longer than the slice itself:
-    slices are written together, so that writing takes a small share of the time.
-
-    :param replaces: the first slices that are written take the place of all that the segment holds.
-    :param at_once: write only when told to, all slices together.
-    """
-
-    _SHARE = 0.1
-
-    def __init__(self, stack: SliceStack, writer: SegmentWriter, *, replaces: bool, at_once: bool) -> None:
-        self._stack = stack
-        self._writer = writer
-        self._replaces = replaces
-        self._at_once = at_once
-        self._pending: dict[int, np.ndarray] = {}
-        self._written: dict[int, np.ndarray] = {}
-        self._next_write = 0.0
-
-    def add(self, result: SliceMask) -> None:
-        """Take a slice; one that came before is replaced."""
-        self._pending[result.index] = result.mask
-        if not self._at_once and time.monotonic() >= self._next_write:
-            self.write()
-
-    def write(self) -> None:
-        """Write all pending slices, each run of neighbors at once."""
-        start = time.monotonic()
-        if not self._pending:
-            return
-        if self._replaces or self._pending.keys() & self._written.keys():
-            self._pending = self._written | self._pending
-            self._writer.replace(self._blocks())
-            self._replaces = False
-        else:
-            for block, first in self._blocks():
-                self._writer.add(block, first)
-        self._written |= self._pending
-        self._pending = {}
-        end = time.monotonic()
-        self._next_write = end + (end - start) / self._SHARE
-
-    def _blocks(self) -> Iterator[tuple[np.ndarray, tuple[int, int, int]]]:
-        """Put neighboring slices together: blocks (K, J, I) and the voxel of the volume, IJK, that each begins at."""
-        indices = sorted(self._pending)
-        while indices:
-            run = [index for count, index in enumerate(indices) if index == indices[0] + count]
-            shape = list(self._stack.voxels.shape[:3])
-            shape[2 - self._stack.axis] = len(run)
-            block = np.zeros(shape, dtype=bool)
-            first = [0, 0, 0]
-            first[self._stack.axis] = run[0]
-            for count, index in enumerate(run):
-                slice_of(block, self._stack.axis, count)[:] = self._pending[index]
-            yield block, (first[0], first[1], first[2])
-            indices = indices[len(run) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ class EmbeddingCache:
     def budget(self) -> int:
         """Return what the embeddings may take, in bytes."""
         return self._embeddings.budget
+
+    @budget.setter
+    def budget(self, budget: int) -> None:
+        self._embeddings.limit(budget)
 
     @property
     def nbytes(self) -> int:
@@ -134,33 +139,42 @@ class _Mask:
 
 
 class _Kept:
-    """Objects within a budget of bytes, the least recently used leave first."""
+    """Objects within a budget of bytes, the least recently used leave first; threads may share it."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
         self.nbytes = 0
         self._objects: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._objects)
 
     def get(self, key: Hashable) -> Any:
-        if key not in self._objects:
-            return None
-        self._objects.move_to_end(key)
-        return self._objects[key]
+        with self._lock:
+            if key not in self._objects:
+                return None
+            self._objects.move_to_end(key)
+            return self._objects[key]
 
     def put(self, key: Hashable, value: Any) -> None:
         if value.nbytes > self.budget:
             return
-        if key in self._objects:
-            self.nbytes -= self._objects.pop(key).nbytes
-        self._objects[key] = value
-        self.nbytes += value.nbytes
-        while self.nbytes > self.budget:
-            _, oldest = self._objects.popitem(last=False)
-            self.nbytes -= oldest.nbytes
+        with self._lock:
+            if key in self._objects:
+                self.nbytes -= self._objects.pop(key).nbytes
+            self._objects[key] = value
+            self.nbytes += value.nbytes
+        self.limit(self.budget)
+
+    def limit(self, budget: int) -> None:
+        with self._lock:
+            self.budget = budget
+            while self.nbytes > self.budget:
+                _, oldest = self._objects.popitem(last=False)
+                self.nbytes -= oldest.nbytes
 
     def clear(self) -> None:
-        self._objects.clear()
-        self.nbytes = 0
+        with self._lock:
+            self._objects.clear()
+            self.nbytes = 0

@@ -1,0 +1,144 @@
+"""Section Boxes of the module: the ROIs of the scene, which of them are segmented, and new ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+import slicer.util
+import vtk
+from slicer.i18n import tr as _
+
+from MedSAMSlicerLib.app.placement import Placement
+from MedSAMSlicerLib.app.slice_views import jump_to
+from MedSAMSlicerLib.mrml.boxes import box_of, is_ticked, segment_of, structure_boxes, structure_of, tick
+from MedSAMSlicerLib.mrml.structure import Structure
+
+if TYPE_CHECKING:
+    from MedSAMSlicerLib.app.panel import Panel
+
+
+class BoxesSection(slicer.util.VTKObservationMixin):
+    """Lists the ROI nodes of the scene and follows them."""
+
+    def __init__(self, panel: Panel) -> None:
+        super().__init__()
+        self._panel = panel
+        self._rows: list[Any] = []
+        self._filling = False
+        self._placement = Placement(self._on_placed)
+        table = panel.ui.boxesTable
+        table.setColumnCount(2)
+        table.setHorizontalHeaderLabels([_("Box"), _("Segment")])
+        table.verticalHeader().hide()
+        table.horizontalHeader().setStretchLastSection(True)
+        table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+        table.connect("cellChanged(int,int)", self._on_cell_changed)
+        table.connect("cellClicked(int,int)", lambda row, column: self._show(row))
+        panel.ui.placeROIButton.connect("clicked(bool)", self.place)
+        for event in (slicer.vtkMRMLScene.NodeAddedEvent, slicer.vtkMRMLScene.NodeRemovedEvent):
+            self.addObserver(slicer.mrmlScene, event, lambda *args: panel.update())
+
+    def place(self, start: bool = True) -> None:
+        """Let the user place a box; again to leave it."""
+        if not start or self._placement.running:
+            self._placement.cancel()
+        else:
+            roi = slicer.mrmlScene.AddNewNodeByClass(
+                "vtkMRMLMarkupsROINode", slicer.mrmlScene.GenerateUniqueName(_("Structure"))
+            )
+            roi.CreateDefaultDisplayNodes()
+            roi.GetDisplayNode().SetFillVisibility(False)
+            tick(roi, True)
+            self._placement.start(roi)
+        self._panel.update()
+
+    def read(self) -> list[tuple[Any, Structure]]:
+        """Read the structures of all ticked boxes, each with its key slices."""
+        return [self._structure(roi) for roi in self._rows if roi.GetScene() is not None and is_ticked(roi)]
+
+    @property
+    def ticked(self) -> int:
+        """Return how many boxes are ticked."""
+        return sum(is_ticked(roi) for roi in self._rows)
+
+    def update(self) -> None:
+        """Show the boxes as they are."""
+        self._panel.ui.placeROIButton.checked = self._placement.running
+        self._follow(structure_boxes(slicer.mrmlScene))
+        table, segmentation = self._panel.ui.boxesTable, self._panel.parameters.segmentation
+        self._filling = True
+        table.setRowCount(len(self._rows))
+        for row, roi in enumerate(self._rows):
+            name = qt.QTableWidgetItem(roi.GetName())
+            name.setCheckState(qt.Qt.Checked if is_ticked(roi) else qt.Qt.Unchecked)
+            segment_id = segment_of(roi, segmentation)
+            made = segmentation.GetSegmentation().GetSegment(segment_id) if segment_id else None
+            segment = qt.QTableWidgetItem(made.GetName() if made else _("new"))
+            segment.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
+            if made:
+                segment.setForeground(qt.QBrush(qt.QColor.fromRgbF(*made.GetColor())))
+            table.setItem(row, 0, name)
+            table.setItem(row, 1, segment)
+        self._filling = False
+
+    def leave(self) -> None:
+        """End a placement that runs."""
+        self._placement.cancel()
+
+    def close(self) -> None:
+        """Follow no node any more."""
+        self._placement.close()
+        self._rows = []
+        self.removeObservers()
+
+    def _structure(self, roi: Any) -> tuple[Any, Structure]:
+        volume, segmentation = self._panel.parameters.inputVolume, self._panel.parameters.segmentation
+        segment_id = segment_of(roi, segmentation)
+        if segment_id is not None and box_of(segmentation, segment_id) is roi:
+            painted = self._panel.painted(segmentation, segment_id)
+            return roi, structure_of(segmentation, segment_id, volume, painted)
+        return roi, Structure.of_roi(volume, roi)
+
+    def _show(self, row: int) -> None:
+        """Show a box, which may have been hidden by a correction, and its middle in all slice views."""
+        if row < len(self._rows):
+            self._rows[row].GetDisplayNode().SetVisibility(True)
+            jump_to(self._rows[row].GetCenterWorld())
+
+    def _follow(self, rois: list[Any]) -> None:
+        """Observe the boxes that are there, and those only."""
+        for roi in self._rows:
+            if roi not in rois:
+                self.removeObserver(roi, roi.PointEndInteractionEvent, self._on_dragged)
+                self.removeObserver(roi, vtk.vtkCommand.ModifiedEvent, self._on_modified)
+        for roi in rois:
+            if roi not in self._rows:
+                self.addObserver(roi, roi.PointEndInteractionEvent, self._on_dragged)
+                self.addObserver(roi, vtk.vtkCommand.ModifiedEvent, self._on_modified)
+        self._rows = rois
+
+    def _on_modified(self, _roi: Any, _event: Any) -> None:
+        self._panel.update()
+
+    def _on_placed(self, roi: Any) -> None:
+        self._panel.update()
+        if roi is not None and self._panel.parameters.autoUpdate:
+            self._panel.segment(lambda: [self._structure(roi)])
+
+    def _on_dragged(self, roi: Any, _event: Any) -> None:
+        if self._panel.parameters is not None and self._panel.parameters.autoUpdate and is_ticked(roi):
+            self._panel.segment(lambda: [self._structure(roi)])
+
+    def _on_cell_changed(self, row: int, column: int) -> None:
+        if self._filling or column != 0 or row >= len(self._rows):
+            return
+        roi, item = self._rows[row], self._panel.ui.boxesTable.item(row, column)
+        segmentation = self._panel.parameters.segmentation
+        tick(roi, item.checkState() == qt.Qt.Checked)
+        if item.text() and item.text() != roi.GetName():
+            roi.SetName(item.text())
+            if (segment_id := segment_of(roi, segmentation)) is not None:
+                segmentation.GetSegmentation().GetSegment(segment_id).SetName(item.text())
+        self._panel.update()

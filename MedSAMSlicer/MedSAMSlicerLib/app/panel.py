@@ -1,0 +1,139 @@
+"""The module's panel: its sections, and what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import qt
+import slicer
+import slicer.util
+import vtk
+from slicer.i18n import tr as _
+
+from MedSAMSlicerLib.app.boxes_section import BoxesSection
+from MedSAMSlicerLib.app.corrections_section import CorrectionsSection
+from MedSAMSlicerLib.app.inputs_section import InputsSection
+from MedSAMSlicerLib.app.model_section import ModelSection
+from MedSAMSlicerLib.app.result_section import ResultSection
+from MedSAMSlicerLib.app.shortcuts import Shortcuts
+from MedSAMSlicerLib.mrml.structure import Structure
+
+
+class Panel(slicer.util.VTKObservationMixin):
+    """Keeps the sections in step: what one of them changes, the others show.
+
+    :param ui: the widgets of the .ui file, by name.
+    :param logic: a MedSAMSlicerLogic.
+    """
+
+    def __init__(self, ui: Any, logic: Any) -> None:
+        super().__init__()
+        self.ui = ui
+        self.logic = logic
+        self.parameters: Any = None
+        """The parameter node that is shown; None while the module is not open, and while the scene closes."""
+        self._connection: Any = None
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(0)
+        self._timer.connect("timeout()", self._update)
+        self.inputs = InputsSection(self)
+        self.boxes = BoxesSection(self)
+        self.result = ResultSection(self)
+        self.corrections = CorrectionsSection(self)
+        self.model = ModelSection(self)
+        self.shortcuts = Shortcuts(self)
+        ui.segmentButton.connect("clicked(bool)", lambda *args: self.segment(self.boxes.read))
+
+    def show(self, parameters: Any) -> None:
+        """Show the parameters of the scene; the first volume is chosen if there is none yet."""
+        self._disconnect()
+        self.parameters = parameters
+        self._connection = parameters.connectGui(self.ui)
+        self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self._on_parameters_modified)
+        if parameters.inputVolume is None:
+            parameters.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+        self.update()
+
+    def enter(self) -> None:
+        """Make the keys work; the module was opened."""
+        self.shortcuts.enable(True)
+
+    def leave(self) -> None:
+        """Give mouse and keys back; another module is opened. What runs goes on."""
+        self.shortcuts.enable(False)
+        self.boxes.leave()
+        self.corrections.leave()
+        self._disconnect()
+
+    def forget(self) -> None:
+        """Let go of all nodes, before the scene is closed."""
+        self.result.close()
+        self.boxes.leave()
+        self.corrections.leave()
+        self.corrections.forget()
+        self._disconnect()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._timer.stop()
+        self._disconnect()
+        self.removeObservers()
+        for section in (self.model, self.result, self.corrections, self.boxes, self.shortcuts):
+            section.close()
+
+    def update(self) -> None:
+        """Show the new state in all sections, once this event has been handled."""
+        self._timer.start()
+
+    def tell(self, text: str, *, error: bool = False) -> None:
+        """Show a line of text below the progress bar."""
+        self.ui.statusLabel.setText(text)
+        self.ui.statusLabel.setStyleSheet("color: #c0392b" if error else "")
+
+    def segment(self, read: Callable[[], Sequence[tuple[Any, Structure]]]) -> None:
+        """Segment structures; what runs already is stopped first.
+
+        :param read: returns pairs of the ROI that the structure's segment shall belong to, or None, and the structure.
+        """
+        self.result.segment(read)
+
+    def segmentation(self) -> Any:
+        """Return the segmentation of the result, a new one if none is chosen."""
+        if self.parameters.segmentation is None:
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _("Segmentation"))
+            node.CreateDefaultDisplayNodes()
+            self.parameters.segmentation = node
+        return self.parameters.segmentation
+
+    def painted(self, segmentation: Any, segment_id: str) -> list[Any]:
+        """Return the key slices of a segment that were painted by hand."""
+        return self.corrections.painted(segmentation, segment_id)
+
+    def _disconnect(self) -> None:
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._connection)
+            self.removeObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self._on_parameters_modified)
+            self.inputs.close()
+        self.parameters = None
+
+    def _on_parameters_modified(self, _parameters: Any, _event: Any) -> None:
+        self.update()
+
+    def _update(self) -> None:
+        if self.parameters is None:
+            return
+        for section in (self.inputs, self.boxes, self.corrections, self.model):
+            section.update()
+        self.result.update(self._missing())
+
+    def _missing(self) -> str:
+        """Say what has to be given before anything can be segmented; empty if nothing."""
+        if not self.model.ready:
+            return _("The model is not installed: see section Model.")
+        if self.parameters.inputVolume is None:
+            return _("Choose a volume first.")
+        if not self.boxes.ticked:
+            return _("Place a box around a structure, or tick one, first.")
+        return ""

@@ -1,0 +1,26 @@
+"""What the user has chosen in the module, as the scene saves it."""
+
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+
+@parameterNodeWrapper
+class MedSAMSlicerParameterNode:
+    """The module's parameters.
+
+    inputVolume - the CT or MRI to segment.
+    window - the range of intensities that the model sees, see `MedSAMSlicerLib.volume.intensity.resolve_window`.
+    previewWindow - whether the views show the volume through this window.
+    segmentation - receives the segments.
+    segmentID - the segment that is corrected.
+    useEditingRules - whether Segment Editor's masking section holds.
+    autoUpdate - whether a box is segmented again as soon as it was dragged.
+    """
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    window: str = "auto"
+    previewWindow: bool = False
+    segmentation: vtkMRMLSegmentationNode
+    segmentID: str = ""
+    useEditingRules: bool = False
+    autoUpdate: bool = False

@@ -1,0 +1,163 @@
+"""Section Result of the module: start, follow, stop, undo, and show what comes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from MedSAMSlicerLib.app.settings import remember, setting
+from MedSAMSlicerLib.mrml.boxes import bind
+from MedSAMSlicerLib.mrml.structure import Structure
+
+if TYPE_CHECKING:
+    from MedSAMSlicerLib.app.panel import Panel
+
+Read = Callable[[], Sequence[tuple[Any, Structure]]]
+
+
+class ResultSection:
+    """Runs segmentations and shows how far they are."""
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+        self._job: Any = None
+        self._next: Read | None = None
+        self._start = 0.0
+        ui = panel.ui
+        ui.cancelButton.connect("clicked(bool)", lambda *args: self.cancel())
+        ui.undoButton.connect("clicked(bool)", lambda *args: self.undo())
+        ui.redoButton.connect("clicked(bool)", lambda *args: self.redo())
+        ui.show3DButton.connect("clicked(bool)", self._show_3d)
+        ui.keepOnCancelCheckBox.checked = setting("keepOnCancel") == "true"
+        ui.keepOnCancelCheckBox.connect(
+            "toggled(bool)", lambda checked: remember("keepOnCancel", "true" if checked else "false")
+        )
+
+    @property
+    def running(self) -> bool:
+        """Return whether a segmentation runs."""
+        return self._job is not None
+
+    def segment(self, read: Read) -> None:
+        """Segment structures; what runs already is stopped first, and its slices are taken back."""
+        if self._job is not None:
+            self._next = read
+            self._job.stop()
+            return
+        panel, parameters = self._panel, self._panel.parameters
+        try:
+            segmentation = panel.segmentation()
+            pairs = read()
+            self._job = panel.logic.startSegmentation(
+                parameters.inputVolume,
+                segmentation,
+                [structure for _roi, structure in pairs],
+                {
+                    "onStep": lambda step: self._on_step(step, pairs, segmentation),
+                    "onMessage": panel.tell,
+                    "onEnd": self._on_end,
+                    "keepOnStop": lambda: self._next is None and setting("keepOnCancel") == "true",
+                },
+                model=setting("model"),
+                device=setting("device"),
+                window=parameters.window,
+                editor_node=_segment_editor_node() if parameters.useEditingRules else None,
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            panel.tell(str(error), error=True)
+            return
+        self._start = time.monotonic()
+        panel.ui.progressBar.maximum = 0  # busy, until the first slice is there
+        panel.tell(_("Loading the model and reading the first slice…"))
+        panel.update()
+
+    def cancel(self) -> None:
+        """Stop what runs; what is done stays or not, as the user has chosen."""
+        self._next = None
+        if self._job is not None:
+            self._job.stop()
+            self._panel.tell(_("Stopping after the current slice…"))
+
+    def undo(self) -> None:
+        """Take the last segmentation back."""
+        if not self.running and self._panel.parameters.segmentation is not None:
+            self._panel.logic.undo(self._panel.parameters.segmentation)
+            self._panel.update()
+
+    def redo(self) -> None:
+        """Bring back what was undone."""
+        if not self.running and self._panel.parameters.segmentation is not None:
+            self._panel.logic.redo(self._panel.parameters.segmentation)
+            self._panel.update()
+
+    def update(self, missing: str) -> None:
+        """Enable what can be done.
+
+        :param missing: what has to be given before anything can be segmented; empty if nothing.
+        """
+        ui, segmentation = self._panel.ui, self._panel.parameters.segmentation
+        ui.segmentButton.enabled = not missing and not self.running
+        ui.segmentButton.toolTip = missing or _("Segment what the ticked boxes hold.")
+        ui.cancelButton.enabled = self.running
+        session = self._panel.logic.session
+        ui.undoButton.enabled = not self.running and segmentation is not None and session.can_undo(segmentation)
+        ui.redoButton.enabled = not self.running and segmentation is not None and session.can_redo(segmentation)
+        ui.show3DButton.enabled = segmentation is not None and segmentation.GetSegmentation().GetNumberOfSegments() > 0
+        surface = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+        ui.show3DButton.checked = segmentation is not None and segmentation.GetSegmentation().ContainsRepresentation(
+            surface
+        )
+
+    def close(self) -> None:
+        """Stop what runs; what it belongs to is going away."""
+        self._next = None
+        if self._job is not None:
+            self._job.stop()
+
+    def _on_step(self, step: Any, pairs: Sequence[tuple[Any, Structure]], segmentation: Any) -> None:
+        roi = pairs[step.structure][0]
+        if roi is not None and roi.GetScene() is not None:
+            bind(roi, segmentation, step.segment_id)
+        bar = self._panel.ui.progressBar
+        bar.maximum, bar.value = step.total, step.done
+        if step.done < step.total:
+            left = (time.monotonic() - self._start) / step.done * (step.total - step.done)
+            self._panel.tell(
+                _("Slice {done} of {total}, about {left} s left").format(
+                    done=step.done, total=step.total, left=round(left)
+                )
+            )
+        else:
+            self._panel.tell(_("Fitting the slices together…"))
+
+    def _on_end(self, error: BaseException | None) -> None:
+        stopped, self._job = self._job is not None and self._job.stopped, None
+        bar = self._panel.ui.progressBar
+        bar.maximum, bar.value = 100, 0 if error or stopped else 100
+        if error is not None:
+            self._panel.tell(str(error) or type(error).__name__, error=True)
+        elif stopped:
+            self._panel.tell(_("Stopped."))
+        else:
+            self._panel.tell(_("Done in {seconds} s.").format(seconds=round(time.monotonic() - self._start, 1)))
+        self._panel.update()
+        following, self._next = self._next, None
+        if following is not None and self._panel.parameters is not None:
+            self.segment(following)
+
+    def _show_3d(self, show: bool) -> None:
+        segmentation = self._panel.parameters.segmentation
+        if show:
+            segmentation.CreateClosedSurfaceRepresentation()
+        else:
+            segmentation.RemoveClosedSurfaceRepresentation()
+        self._panel.update()
+
+
+def _segment_editor_node() -> Any:
+    """Return the parameters of the Segment Editor module; None if it was never opened."""
+    return slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")

@@ -1,0 +1,73 @@
+"""A segmentation in the worker: the model is loaded and run in the thread, slices are written in the main one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from MedSAMSlicerLib.app.worker import Job, Stoppable
+from MedSAMSlicerLib.mrml.task import SceneChangedError, SegmentationTask, Step
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+
+if TYPE_CHECKING:
+    from MedSAMSlicerLib.volume.steps import Predictor
+
+Load = Callable[[str | None], "Predictor"]
+
+
+def segmentation_job(
+    task: SegmentationTask,
+    load: Load,
+    cache: EmbeddingCache,
+    *,
+    onStep: Callable[[Step], None],
+    onMessage: Callable[[str], None],
+    onEnd: Callable[[BaseException | None], None],
+    keepOnStop: Callable[[], bool],
+) -> Job:
+    """Make a job of a task.
+
+    :param load: returns the model on a device ("cpu", ...; None for the chosen one); called in the thread.
+    :param onStep: called after every slice.
+    :param onMessage: called with what the user should know meanwhile.
+    :param onEnd: called when the segments are as they stay: with the error, or None.
+    :param keepOnStop: whether slices that are done when the job is stopped stay, or all is as before.
+    """
+
+    def compute(job: Job) -> Iterator[Any]:
+        predictor = load(None)
+        try:
+            yield from task.compute(Stoppable(predictor, job), cache)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            yield "The graphics card has not enough memory left: the computation goes on with the processor."
+            cache.clear()
+            yield from task.compute(Stoppable(load("cpu"), job), cache)
+
+    def take(result: Any) -> None:
+        if isinstance(result, str):
+            onMessage(result)
+        else:
+            onStep(task.take(*result))
+
+    def end(error: BaseException | None) -> None:
+        try:
+            if error is None and not job.stopped:
+                task.finish()
+            elif error is None and keepOnStop():
+                task.keep()
+            else:
+                task.roll_back()
+        except SceneChangedError as changed:
+            task.roll_back()
+            error = error or changed
+        onEnd(error)
+
+    job = Job(compute, take, end)
+    return job
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # torch.OutOfMemoryError is a RuntimeError; MPS raises a plain one. Asked by name: torch may not be imported.
+    return type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()

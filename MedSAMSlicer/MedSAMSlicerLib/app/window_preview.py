@@ -1,0 +1,47 @@
+"""A volume shown in the views as the model sees it, by its display alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from MedSAMSlicerLib.mrml.volumes import voxels
+from MedSAMSlicerLib.volume.intensity import resolve_window
+
+
+class WindowPreview:
+    """Shows one volume through a window, and gives it back its own window and level afterwards."""
+
+    def __init__(self) -> None:
+        self._volume: Any = None
+        self._window = ""
+        self._own: tuple[bool, float, float] | None = None
+
+    def show(self, volume: Any, window: str) -> str:
+        """Show a volume through a window (see `volume.intensity.resolve_window`); None ends the preview.
+
+        :return: why there is no preview, empty if all is well.
+        """
+        if volume is self._volume and window == self._window:
+            return ""
+        self._restore()
+        if volume is None or volume.GetScalarVolumeDisplayNode() is None:
+            return ""
+        try:
+            seen = resolve_window(window, voxels(volume))
+        except ValueError as error:
+            return str(error)
+        display = volume.GetScalarVolumeDisplayNode()
+        self._volume, self._window = volume, window
+        self._own = (bool(display.GetAutoWindowLevel()), display.GetWindow(), display.GetLevel())
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(seen.lower, seen.upper)
+        return ""
+
+    def _restore(self) -> None:
+        volume, self._volume, self._window = self._volume, None, ""
+        if volume is None or volume.GetScene() is None or volume.GetScalarVolumeDisplayNode() is None:
+            return
+        display = volume.GetScalarVolumeDisplayNode()
+        automatic, window, level = self._own
+        display.SetWindowLevel(window, level)
+        display.SetAutoWindowLevel(automatic)

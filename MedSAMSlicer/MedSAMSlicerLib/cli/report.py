@@ -1,0 +1,84 @@
+"""The command ``report``: whether a tuned model is better than its base model, on cases that neither has seen."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedSAMSlicerLib.cli.progress import ProgressBar
+from MedSAMSlicerLib.cli.segment import write_json
+
+if TYPE_CHECKING:
+    from MedSAMSlicerLib.dataset.case import Case
+    from MedSAMSlicerLib.dataset.site import SiteDataset
+
+    _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_parser(subparsers: _Subparsers) -> None:
+    """Add ``report`` to the program's commands."""
+    parser = subparsers.add_parser("report", help="compare a tuned model with its base model on the test cases")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder of the dataset")
+    parser.add_argument("--model", required=True, help="the tuned model: path of a checkpoint")
+    parser.add_argument("--base", help="the model that it was tuned from; by default as its card says, else lite")
+    parser.add_argument("--log", type=Path, metavar="log.jsonl", help="of the training run, for the learning curves")
+    parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
+    parser.add_argument(
+        "--output", type=Path, default=Path("report.html"), help="page to write, default report.html; JSON beside it"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate both models on the test cases, write the page and the figures, and print the verdict."""
+    if args.output.suffix.lower() not in (".html", ".htm") or args.output.is_dir():
+        raise ValueError(f"The output {args.output} must be a file that ends with .html.")
+    from MedSAMSlicerLib.dataset.site import SiteDataset
+    from MedSAMSlicerLib.evaluation.comparison import compare
+    from MedSAMSlicerLib.evaluation.curves import read_log
+    from MedSAMSlicerLib.evaluation.page import render
+    from MedSAMSlicerLib.evaluation.report import Report
+    from MedSAMSlicerLib.loading import load_predictor
+    from MedSAMSlicerLib.volume.files import atomic_output
+
+    dataset = SiteDataset.open(args.data)
+    cases = _test_cases(dataset)
+    log = read_log(args.log) if args.log else []
+    tuned = load_predictor(args.model, args.device)
+    card = tuned.model.metadata
+    base_name = args.base or card.get("base", {}).get("name") or "lite"
+    base = load_predictor(base_name, args.device)
+    if base.key == tuned.key:
+        raise ValueError(f"{args.model} and {base_name} are the same model: there is nothing to compare.")
+    # Begun before the work, so that a folder that can't be written to is told at once.
+    with atomic_output(args.output) as page:
+        done = 0
+        with ProgressBar(sum(len(case.labels) for case in cases), "Segmenting", "structures") as bar:
+
+            def advance() -> None:
+                nonlocal done
+                done += 1
+                bar.update(done)
+
+            comparison = compare((dataset.load(case) for case in cases), base, tuned, advance)
+        report = Report(Path(base_name).name, Path(args.model).name, comparison, log, card)
+        page.write_text(render(report), encoding="utf-8")
+        write_json(str(args.output.with_suffix(".json")), report.to_json())
+    print(comparison.verdict().text)
+    print(f"The report is in {args.output}")
+    return 0
+
+
+def _test_cases(dataset: SiteDataset) -> list[Case]:
+    """List the cases of the test split, none of which any model was trained on."""
+    cases = [case for case in dataset.cases if case.split == "test"]
+    if not cases:
+        raise ValueError(f"{dataset.folder} has no case in the test split: run medsam-slicer dataset split.")
+    for case in cases:
+        if dataset.runs(case):
+            raise ValueError(
+                f"{case.id} is in the test split, but was used for training ({', '.join(dataset.runs(case))}), so the "
+                "report would flatter: move its patient to another split."
+            )
+    return cases

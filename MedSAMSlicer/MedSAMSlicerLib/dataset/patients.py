@@ -1,0 +1,60 @@
+"""Pseudonyms: the same patient gets the same one, and nobody who has the dataset alone can tell who it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from MedSAMSlicerLib.volume.files import atomic_output
+
+
+@dataclass
+class Pseudonyms:
+    """Remember which pseudonyms were given, by a keyed hash of the site's own identifiers.
+
+    They lie in a file of their own, ``patients.key``, which stays at the site: short identifiers can be guessed by
+    whoever has the key. The dataset is complete without it, only cases that are added later are not grouped with those
+    of the same patient.
+    """
+
+    path: Path
+    key: str = field(default_factory=lambda: secrets.token_hex(32))
+    given: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Pseudonyms:
+        """Read the file, or begin a new one where there is none.
+
+        :raises ValueError: if the file is damaged.
+        """
+        if not path.is_file():
+            return cls(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(path, str(content["key"]), dict(content["given"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} is damaged: restore it from a backup, or delete it; then patients that come again get new "
+                "pseudonyms."
+            ) from error
+
+    def of(self, identifier: str) -> str | None:
+        """Return the pseudonym that an identifier was given, None if it has none."""
+        return self.given.get(self._hash(identifier))
+
+    def following(self, number: int) -> str:
+        """Make a pseudonym of this number or a later one that nobody was given."""
+        return f"P{max([number, *(int(pseudonym[1:]) + 1 for pseudonym in self.given.values())]):04d}"
+
+    def give(self, identifier: str, pseudonym: str) -> None:
+        """Give a pseudonym to an identifier, and write the file."""
+        self.given[self._hash(identifier)] = pseudonym
+        with atomic_output(self.path) as draft:
+            draft.write_text(json.dumps({"key": self.key, "given": self.given}, indent=2) + "\n", encoding="utf-8")
+
+    def _hash(self, identifier: str) -> str:
+        key = bytes.fromhex(self.key)
+        return hashlib.blake2b(identifier.strip().encode(), key=key, digest_size=16).hexdigest()

@@ -1,0 +1,168 @@
+"""ROI nodes and what they are to segments: the box around a structure, or a key slice of its segment.
+
+All of it is kept on the ROI nodes themselves, so that it is saved with the scene and gone with the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import slicer
+
+from MedSAMSlicerLib.mrml.markups import ijk_corners, wrap_voxels
+from MedSAMSlicerLib.mrml.structure import Structure
+from MedSAMSlicerLib.mrml.transforms import numpy_from_matrix
+from MedSAMSlicerLib.mrml.volumes import dimensions, ijk_to_world
+from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.geometry import box_corners, plane_axes
+from MedSAMSlicerLib.volume.key_slices import KeySlice
+
+_SEGMENT, _KEY_SLICE, _TICKED = "MedSAM.SegmentID", "MedSAM.KeySlice", "MedSAM.Ticked"
+_SEGMENTATION = "MedSAM.Segmentation"
+
+# A key slice seen in 3-D: a plate, thinner than the slice, so that it lies in one slice only.
+_THICKNESS = 0.5
+# A slice view may be turned this much against the volume, in degrees, to count as a view of its slices.
+_OBLIQUE = 20.0
+
+
+def is_key_slice(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
+    """Return whether an ROI is a key slice, and not the box around a structure."""
+    return roi.GetAttribute(_KEY_SLICE) == "1"
+
+
+def is_placed(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
+    """Return whether an ROI has its place and size; while it is being placed it has a preview's."""
+    return any(roi.GetSize()) and bool(roi.GetControlPointPlacementComplete())
+
+
+def structure_boxes(scene: slicer.vtkMRMLScene) -> list[slicer.vtkMRMLMarkupsROINode]:
+    """List the placed ROIs of a scene that may be boxes around structures."""
+    return [roi for roi in _rois(scene) if is_placed(roi) and not is_key_slice(roi)]
+
+
+def key_slices_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> list[slicer.vtkMRMLMarkupsROINode]:
+    """List the key slices of a segment that have been placed."""
+    return [
+        roi
+        for roi in _rois(segmentation.GetScene())
+        if is_key_slice(roi) and segment_of(roi, segmentation) == segment_id and is_placed(roi)
+    ]
+
+
+def box_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> slicer.vtkMRMLMarkupsROINode | None:
+    """Return the box that a segment was made from, if it is still there."""
+    rois = structure_boxes(segmentation.GetScene())
+    return next((roi for roi in rois if segment_of(roi, segmentation) == segment_id), None)
+
+
+def segment_of(roi: slicer.vtkMRMLMarkupsROINode, segmentation: slicer.vtkMRMLSegmentationNode | None) -> str | None:
+    """Return the ID of the segment that an ROI belongs to in a segmentation; None if there is none (any more)."""
+    if segmentation is None or roi.GetNodeReferenceID(_SEGMENTATION) != segmentation.GetID():
+        return None
+    segment_id = roi.GetAttribute(_SEGMENT)
+    return segment_id if segment_id and segmentation.GetSegmentation().GetSegment(segment_id) else None
+
+
+def bind(roi: slicer.vtkMRMLMarkupsROINode, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> None:
+    """Remember which segment was made from an ROI."""
+    roi.SetNodeReferenceID(_SEGMENTATION, segmentation.GetID())
+    roi.SetAttribute(_SEGMENT, segment_id)
+
+
+def is_ticked(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
+    """Return whether a box is to be segmented; an ROI that serves something else isn't until it is ticked."""
+    return roi.GetAttribute(_TICKED) == "1"
+
+
+def tick(roi: slicer.vtkMRMLMarkupsROINode, ticked: bool) -> None:
+    """Say whether a box is to be segmented together with the others."""
+    roi.SetAttribute(_TICKED, "1" if ticked else None)
+
+
+def structure_of(
+    segmentation: slicer.vtkMRMLSegmentationNode,
+    segment_id: str,
+    volume: slicer.vtkMRMLVolumeNode,
+    painted: Sequence[KeySlice] = (),
+) -> Structure:
+    """Put a segment's box and key slices together to what is to be segmented (again).
+
+    :param painted: slices that were painted by hand.
+    :raises ValueError: if there is neither.
+    """
+    return Structure.of_roi(
+        volume, box_of(segmentation, segment_id), segment_id, [*key_slices_of(segmentation, segment_id), *painted]
+    )
+
+
+def new_key_slice(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMarkupsROINode:
+    """Add an ROI that will be a key slice, without a place yet."""
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
+    roi.SetAttribute(_KEY_SLICE, "1")
+    roi.CreateDefaultDisplayNodes()
+    roi.GetDisplayNode().SetFillVisibility(False)
+    return roi
+
+
+def flatten(roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode, axis: int) -> None:
+    """Make an ROI a box in one slice of a volume: that of its center.
+
+    :param axis: of the slice, 0 = I, 1 = J, 2 = K.
+    """
+    corners = ijk_corners(roi, volume)
+    index = round(float(corners[:, axis].mean()))
+    lower, upper = corners.min(axis=0), corners.max(axis=0)
+    lower[axis], upper[axis] = index - _THICKNESS / 2, index + _THICKNESS / 2
+    wrap_voxels(roi, ijk_to_world(volume), box_corners(lower, upper))
+
+
+def key_slice_axis(roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode) -> int:
+    """Return the axis of a key slice's slice (0 = I, 1 = J, 2 = K): that in which it is thinnest."""
+    return int(np.ptp(ijk_corners(roi, volume), axis=0).argmin())
+
+
+def place_in_slice(
+    roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode, axis: int, index: int, box: Box
+) -> None:
+    """Place an ROI around the pixels of a box in one slice of a volume."""
+    lower, upper = np.full(3, index - _THICKNESS / 2), np.full(3, index + _THICKNESS / 2)
+    for edge, (first, last) in zip(plane_axes(axis), ((box.x0, box.x1), (box.y0, box.y1)), strict=True):
+        lower[edge], upper[edge] = first - 0.5, last + 0.5
+    wrap_voxels(roi, ijk_to_world(volume), box_corners(lower, upper))
+
+
+def slice_in_view(slice_node: slicer.vtkMRMLSliceNode, volume: slicer.vtkMRMLVolumeNode) -> tuple[int, int]:
+    """Find the slice of a volume that a slice view shows: its axis (0 = I, 1 = J, 2 = K) and its index.
+
+    :raises ValueError: if the view is turned by more than 20 degrees against every axis of the volume, or shows none
+        of its slices.
+    """
+    to_ijk = np.linalg.inv(ijk_to_world(volume))
+    slice_to_world = numpy_from_matrix(slice_node.GetSliceToRAS())
+    # A plane's normal goes with the inverse transposed matrix; voxels needn't be cubes.
+    axes = np.linalg.inv(to_ijk)[:3, :3]
+    cosines = np.abs(axes.T @ slice_to_world[:3, 2]) / np.linalg.norm(axes, axis=0)
+    axis = int(cosines.argmax())
+    angle = float(np.degrees(np.arccos(min(float(cosines[axis]), 1.0))))
+    if angle > _OBLIQUE:
+        raise ValueError(
+            f"The view {slice_node.GetName()!r} is turned by {angle:.0f} degrees against the volume's slices: "
+            "rotate it to the volume plane (in the view's menu), or use another view."
+        )
+    index = round(float((to_ijk @ slice_to_world[:, 3])[axis]))
+    if not 0 <= index < dimensions(volume)[axis]:
+        raise ValueError(f"The view {slice_node.GetName()!r} shows no slice of the volume: scroll to the structure.")
+    return axis, index
+
+
+def _rois(scene: slicer.vtkMRMLScene | None) -> list[slicer.vtkMRMLMarkupsROINode]:
+    # (Not by slicer.util.getNodesByClass, which always asks the application's scene.)
+    if scene is None:
+        return []
+    nodes = (
+        scene.GetNthNodeByClass(n, "vtkMRMLMarkupsROINode")
+        for n in range(scene.GetNumberOfNodesByClass("vtkMRMLMarkupsROINode"))
+    )
+    return [node for node in nodes if not node.GetHideFromEditors()]

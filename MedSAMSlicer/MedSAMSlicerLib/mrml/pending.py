@@ -1,0 +1,73 @@
+"""Finished slices on their way into a segment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from MedSAMSlicerLib.mrml.segments import SegmentWriter
+from MedSAMSlicerLib.volume.geometry import slice_of
+from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.steps import SliceMask
+
+
+class PendingSlices:
+    """Finished slices that are not in the segment yet.
+
+    Writing a slice makes Slicer update the views and the 3-D surface, which can take longer than the slice itself:
+    slices are written together, so that writing takes a small share of the time.
+
+    :param replaces: the first slices that are written take the place of all that the segment holds.
+    :param at_once: write only when told to, all slices together.
+    """
+
+    _SHARE = 0.1
+
+    def __init__(self, stack: SliceStack, writer: SegmentWriter, *, replaces: bool, at_once: bool) -> None:
+        self._stack = stack
+        self._writer = writer
+        self._replaces = replaces
+        self._at_once = at_once
+        self._pending: dict[int, np.ndarray] = {}
+        self._written: dict[int, np.ndarray] = {}
+        self._next_write = 0.0
+
+    def add(self, result: SliceMask) -> None:
+        """Take a slice; one that came before is replaced."""
+        self._pending[result.index] = result.mask
+        if not self._at_once and time.monotonic() >= self._next_write:
+            self.write()
+
+    def write(self) -> None:
+        """Write all pending slices, each run of neighbors at once."""
+        start = time.monotonic()
+        if not self._pending:
+            return
+        if self._replaces or self._pending.keys() & self._written.keys():
+            self._pending = self._written | self._pending
+            self._writer.replace(self._blocks())
+            self._replaces = False
+        else:
+            for block, first in self._blocks():
+                self._writer.add(block, first)
+        self._written |= self._pending
+        self._pending = {}
+        end = time.monotonic()
+        self._next_write = end + (end - start) / self._SHARE
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, tuple[int, int, int]]]:
+        """Put neighboring slices together: blocks (K, J, I) and the voxel of the volume, IJK, that each begins at."""
+        indices = sorted(self._pending)
+        while indices:
+            run = [index for count, index in enumerate(indices) if index == indices[0] + count]
+            shape = list(self._stack.voxels.shape[:3])
+            shape[2 - self._stack.axis] = len(run)
+            block = np.zeros(shape, dtype=bool)
+            first = [0, 0, 0]
+            first[self._stack.axis] = run[0]
+            for count, index in enumerate(run):
+                slice_of(block, self._stack.axis, count)[:] = self._pending[index]
+            yield block, (first[0], first[1], first[2])
+            indices = indices[len(run) :]

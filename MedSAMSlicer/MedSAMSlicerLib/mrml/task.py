@@ -1,0 +1,224 @@
+"""Structures that are being segmented: computed in any thread, written to their segments in the main one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import slicer
+
+from MedSAMSlicerLib.mrml.editing_rules import apply_editing_rules
+from MedSAMSlicerLib.mrml.pending import PendingSlices
+from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, require_labelmaps
+from MedSAMSlicerLib.mrml.structure import Structure
+from MedSAMSlicerLib.mrml.volumes import ijk_to_world, voxels
+from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.propagation import propagation_named
+from MedSAMSlicerLib.volume.review import SliceReview, review
+from MedSAMSlicerLib.volume.segmentation import segment_structure
+from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.steps import Predictor, SliceMask
+
+
+class SceneChangedError(RuntimeError):
+    """The volume or the segmentation is not what it was when the segmentation began; the text says what happened."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One slice is done: of which structure and segment, how many of how many slices, and the slice's result."""
+
+    structure: int
+    segment_id: str
+    done: int
+    total: int
+    result: SliceMask
+
+
+@dataclass
+class _Part:
+    """One structure: what is computed, and once its first slice is there, where it goes."""
+
+    structure: Structure
+    stack: SliceStack
+    boxes: Mapping[int, Box]
+    keys: tuple[KeySlice, ...]
+    results: dict[int, SliceMask]
+    segment_id: str | None = None
+    writer: SegmentWriter | None = None
+    pending: PendingSlices | None = None
+    before: slicer.vtkOrientedImageData | None = None
+
+    @property
+    def corrects(self) -> bool:
+        """Return whether a segment that is there is corrected, which is done in whole or not at all."""
+        return self.structure.segment_id is not None and bool(self.structure.key_slices)
+
+
+class SegmentationTask:
+    """Everything that one segmentation needs of the scene is read when it is made.
+
+    Then `compute` touches no node and may run in any thread; each of its results goes to `take`, and at the end comes
+    `finish`, `keep` (what is done, after a stop) or `roll_back`, all in the main thread. All of it is one step of undo.
+
+    :param save_state: called once, right before the first change of the segmentation.
+    :param remember: called with a segment's ID and its slices for review when the segment is complete.
+    :param editor_node: a Segment Editor's parameters, whose masking and overwrite rules hold for the result.
+    :raises ValueError: if a node is missing or can't be used, a structure lies outside of the volume, or an option is
+        unknown; nothing is changed then.
+    """
+
+    def __init__(
+        self,
+        volume: slicer.vtkMRMLVolumeNode,
+        segmentation: slicer.vtkMRMLSegmentationNode,
+        structures: Sequence[Structure],
+        *,
+        save_state: Callable[[], object],
+        remember: Callable[[str, list[SliceReview]], object],
+        axis: str = "auto",
+        window: str = "auto",
+        propagation: str = "path",
+        editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
+    ) -> None:
+        stack = SliceStack(voxels(volume), volume.GetSpacing(), axis=axis, window=window)
+        require_labelmaps(segmentation)
+        for each in structures:
+            if each.segment_id is not None and segmentation.GetSegmentation().GetSegment(each.segment_id) is None:
+                raise ValueError(
+                    f"The segmentation {segmentation.GetName()!r} has no segment {each.segment_id!r}: "
+                    "give the ID of one, or none for a new one."
+                )
+        propagation_named(propagation)
+        self._parts = [
+            _Part(each, *each.cut(stack, volume, any_axis=axis == "auto"), results={}) for each in structures
+        ]
+        self._volume, self._segmentation = volume, segmentation
+        self._save_state, self._remember = save_state, remember
+        self._propagation, self._editor_node = propagation, editor_node
+        self._saved = False
+        self._stamp = _stamp(volume)
+
+    @property
+    def segment_ids(self) -> list[str]:
+        """List the segments that have received a slice so far, in the order of the structures."""
+        return [part.segment_id for part in self._parts if part.segment_id is not None]
+
+    @property
+    def total(self) -> int:
+        """Return how many slices there are to do, as far as that is known: more where an end has to be found."""
+        return sum(max(len(each.boxes), len(each.results)) for each in self._parts)
+
+    def compute(self, predictor: Predictor, cache: EmbeddingCache) -> Iterator[tuple[int, SliceMask]]:
+        """Segment one structure after the other, slice by slice; touches no node.
+
+        :return: pairs for `take`: which structure, and a slice of it.
+        """
+        for number, part in enumerate(self._parts):
+            for result in segment_structure(part.stack, part.boxes, predictor, cache, part.keys, self._propagation):
+                yield number, result
+
+    def take(self, number: int, result: SliceMask) -> Step:
+        """Put a slice into its segment, soon: slices are written together.
+
+        :raises SceneChangedError: if the volume or the segmentation has changed; then `roll_back`.
+        """
+        self.check()
+        part = self._parts[number]
+        if part.pending is None:
+            self._open(part)
+        assert part.pending is not None
+        assert part.segment_id is not None
+        if result.final or not part.corrects:
+            part.pending.add(result)
+        part.results[result.index] = result
+        done = sum(len(each.results) for each in self._parts)
+        return Step(number, part.segment_id, done, self.total, result)
+
+    def check(self) -> None:
+        """Make sure that volume and segmentation are those that the task was made for.
+
+        :raises SceneChangedError: if not.
+        """
+        if self._segmentation.GetScene() is None:
+            raise SceneChangedError("The segmentation was deleted while it was being made.")
+        if self._volume.GetScene() is None:
+            raise SceneChangedError("The volume was deleted while it was being segmented.")
+        if _stamp(self._volume) != self._stamp:
+            raise SceneChangedError(
+                f"The volume {self._volume.GetName()!r} was changed or moved while it was being segmented: start again."
+            )
+        for segment_id in self.segment_ids:
+            if self._segmentation.GetSegmentation().GetSegment(segment_id) is None:
+                raise SceneChangedError("The segment was deleted while it was being made.")
+
+    def finish(self) -> None:
+        """Write what is left; the segments are complete.
+
+        :raises SceneChangedError: as `take` does.
+        """
+        self.check()
+        self._write(complete=True)
+        for part in self._parts:
+            assert part.segment_id is not None
+            self._remember(part.segment_id, review(part.stack.axis, part.results.values()))
+
+    def keep(self) -> None:
+        """Write what is done so far, after a stop; a correction that is not complete leaves its segment as it was."""
+        self.check()
+        self._write(complete=False)
+
+    def roll_back(self) -> None:
+        """Make the segments as they were; segments that others have edited meanwhile are not touched."""
+        if self._segmentation.GetScene() is None:
+            return
+        content = self._segmentation.GetSegmentation()
+        for part in self._parts:
+            if part.segment_id is None or content.GetSegment(part.segment_id) is None:
+                continue
+            if part.before is None:
+                content.RemoveSegment(part.segment_id)
+            elif self._saved and part.writer is not None:
+                part.writer.restore(part.before)
+            part.segment_id = part.pending = None
+
+    def _open(self, part: _Part) -> None:
+        """Prepare the segment that receives a structure's slices."""
+        part.segment_id = part.structure.segment_id
+        if not part.corrects:
+            self._save()
+        if part.segment_id is None:
+            part.segment_id = add_segment(self._segmentation, part.structure.name)
+        else:
+            part.before = slicer.vtkOrientedImageData()
+            self._segmentation.GetBinaryLabelmapRepresentation(part.segment_id, part.before)
+        if self._segmentation.GetDisplayNode() is None:
+            self._segmentation.CreateDefaultDisplayNodes()
+        part.writer = SegmentWriter(self._segmentation, part.segment_id, self._volume)
+        replaces = part.structure.segment_id is not None
+        part.pending = PendingSlices(part.stack, part.writer, replaces=replaces, at_once=part.corrects)
+
+    def _write(self, *, complete: bool) -> None:
+        for part in self._parts:
+            if part.pending is None or part.writer is None or (part.corrects and not complete):
+                continue
+            self._save()
+            part.pending.write()
+            if self._editor_node is not None:
+                apply_editing_rules(self._editor_node, part.writer, part.before, self._volume)
+
+    def _save(self) -> None:
+        if not self._saved:
+            self._save_state()
+            self._saved = True
+
+
+def _stamp(volume: slicer.vtkMRMLVolumeNode) -> tuple[object, ...]:
+    """Tell a volume from itself with other voxels, in another frame of a sequence, or at another place."""
+    image = volume.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None:
+        return ()
+    scalars = image.GetPointData().GetScalars()
+    return scalars.GetAddressAsString(""), scalars.GetMTime(), image.GetDimensions(), ijk_to_world(volume).tobytes()

@@ -1,0 +1,243 @@
+"""The way of a proposal: computed in the worker thread, corrected, and at last written to its segment or dropped."""
+
+from __future__ import annotations
+
+import logging
+
+import slicer
+from slicer.i18n import tr as _
+
+from SegmentEditorMedSAMLib.EditTarget import EditTarget
+from SegmentEditorMedSAMLib.Proposal import Proposal
+
+SET, ADD, SUBTRACT = "set", "add", "subtract"
+
+
+class _NoModelError(RuntimeError):
+    """The model can't be loaded; the text says why."""
+
+
+class Proposer:
+    """Holds one proposal at a time; all is called in the main thread.
+
+    :param options: with ``threeD``, ``previewsRange``, ``mode`` and ``sliceRange(target)``, see EffectOptions.
+    :param changed: called when the proposal looks different, or there is another one or none.
+    :param tell: called with a text for the user.
+    """
+
+    def __init__(self, scriptedEffect, options, changed, tell):
+        self._effect = scriptedEffect
+        self._options = options
+        self._changed = changed
+        self._tell = tell
+        self.proposal = None
+        # Waits for corrections after it was accepted.
+        self._accepted = None
+        self._job = None
+        self._acceptAtEnd = False
+
+    def target(self):
+        """Return the target of the proposal, or of a new one if there is none or it is outdated.
+
+        :raises ValueError: see `EditTarget`.
+        """
+        if self.proposal is not None and self.proposal.target.isCurrent():
+            return self.proposal.target
+        return EditTarget(self._effect)
+
+    def propose(self, target, key):
+        """Propose the mask of a box; an earlier proposal is corrected by it in 3-D, and accepted in 2-D.
+
+        :param target: as `target` returned it.
+        :param key: the box's KeySlice.
+        """
+        unfinished = self._job is not None
+        self._stop()
+        if self.proposal is not None and (
+            self.proposal.target is not target or (unfinished and not self._options.threeD)
+        ):
+            self.drop()
+        if self.proposal is not None and not self._options.threeD:
+            self._write()
+        if self.proposal is None:
+            self.proposal = Proposal(target, _logic().windowFor(target.volumeNode))
+        keysBefore = self.proposal.keys
+        self.proposal.add(key)
+        wholeRange = self._options.threeD and (self._options.previewsRange or self.proposal.propagated)
+        self._compute(key, wholeRange, keysBefore)
+
+    def accept(self):
+        """Write the proposal; the slices of a range that are not there yet are computed first."""
+        if self.proposal is None or not self.dropIfOutdated():
+            return
+        if self._job is not None:
+            self._acceptAtEnd = True
+            self._tell(_("The result will be written as soon as it is there. Esc drops it."))
+        elif self._options.threeD and not self.proposal.propagated:
+            self._acceptAtEnd = True
+            self._compute(None, True, self.proposal.keys)
+        else:
+            self._write()
+
+    def refresh(self):
+        """Compute the proposed range again, as the user has set it now."""
+        if self.proposal is not None and self.proposal.propagated and self._options.threeD:
+            self._stop()
+            self._compute(None, True, self.proposal.keys)
+
+    def correct(self):
+        """Take up the last accepted proposal again; slices that were changed by hand since then stay as they are."""
+        accepted = self._accepted
+        if self.proposal is not None:
+            self._tell(_("Draw a box in a slice where the proposal is wrong, then apply it."))
+        elif accepted is None or not self._options.threeD or not accepted.target.isCurrent():
+            self._tell(_("There is nothing to correct: apply a result in 3-D first."))
+        else:
+            accepted.reopen(accepted.target.segmentVoxels())
+            self.proposal = accepted
+            self._compute(None, True, accepted.keys)
+
+    def drop(self, reason=""):
+        """Forget the proposal; the segment stays as it is."""
+        self._stop()
+        if self.proposal is not None:
+            self.proposal = None
+            self._changed()
+            self._tell(reason)
+
+    def dropIfOutdated(self):
+        """Forget the proposal if its segment or volume is not what it was made for; return whether it is."""
+        if self.proposal is not None and not self.proposal.target.isCurrent():
+            self.drop(_("The segment or the volume has changed: draw a new box."))
+            return False
+        return True
+
+    def forget(self):
+        """Drop the proposal, and what could be corrected."""
+        self.drop()
+        self._accepted = None
+
+    def _stop(self):
+        self._acceptAtEnd = False
+        if self._job is not None:
+            self._job.stop()
+            self._job = None
+
+    def _compute(self, key, wholeRange, keysBefore):
+        """Start the job: the slice of a new box first, then the range.
+
+        :param keysBefore: the key slices to return to if nothing comes of it.
+        """
+        from MedSAMSlicerLib.app.worker import Job, Stoppable
+
+        proposal, keys, logic = self.proposal, self.proposal.keys, _logic()
+        boxes, done = {}, set()
+        if wholeRange:
+            try:
+                boxes = self._options.sliceRange(proposal.target).boxes(
+                    keys[0], proposal.target.dimensions, proposal.target.spacing
+                )
+            except ValueError as error:
+                self._fail(error, keysBefore)
+                return
+            proposal.begin()
+
+        def compute(job):
+            try:
+                predictor = Stoppable(logic.loadPredictor(), job)
+            except (RuntimeError, ImportError, OSError) as error:
+                raise _NoModelError(str(error)) from error
+            if key is not None:
+                yield key, proposal.computeSlice(key, predictor, logic.session.cache)
+            if wholeRange:
+                for result in proposal.computeRange(keys, boxes, predictor, logic.session.cache):
+                    yield None, result
+
+        def take(step):
+            if job is self._job and self.dropIfOutdated():
+                self._take(*step, done, len(boxes))
+
+        def end(error):
+            if job is self._job:
+                self._job = None
+                self._end(error, wholeRange, keysBefore)
+
+        self._tell(_("Computing…"))
+        job = self._job = Job(compute, take, end)
+        logic.worker.run(job)
+
+    def _take(self, key, result, done, total):
+        """Show a slice, and tell how many of how many are done; where an end has to be found, that is not known."""
+        if key is not None:
+            self.proposal.takeSlice(key, result)
+            text = _("Slice {slice}: confidence {confidence:.2f}.")
+        else:
+            self.proposal.takeOfRange(result)
+            done.add(result.index)
+            text = _("{done} of {total} slices …") if total else _("{done} slices …")
+        values = {"slice": result.index, "confidence": result.confidence, "done": len(done), "total": total}
+        self._tell(text.format(**values))
+        self._changed()
+
+    def _end(self, error, wholeRange, keysBefore):
+        if error is not None:
+            self._fail(error, keysBefore)
+            return
+        if wholeRange:
+            results = self.proposal.finish()
+            self._changed()
+        if self.proposal.empty:
+            self.drop(_("Nothing was found in the box: draw it around the structure."))
+        elif self._acceptAtEnd:
+            self._acceptAtEnd = False
+            self.accept()
+        elif wholeRange:
+            doubtful = min(results, key=lambda result: result.confidence)
+            self._tell(
+                _(
+                    "{count} slices; least certain is slice {slice} (confidence {confidence:.2f}). "
+                    "A box in any slice and view corrects it."
+                ).format(count=len(results), slice=doubtful.index, confidence=doubtful.confidence)
+            )
+
+    def _fail(self, error, keysBefore):
+        """Tell an error; a proposal that was there before stays without the box that has failed."""
+        text = str(error) or type(error).__name__
+        if isinstance(error, _NoModelError):
+            text += " " + _("Open the module MedSAM to install what is missing.")
+        elif not isinstance(error, ValueError):
+            logging.error("MedSAM could not segment the box", exc_info=error)
+        self._acceptAtEnd = False
+        if self.proposal.propagated:
+            self.proposal.revert(keysBefore)
+            self._changed()
+        else:
+            self.drop()
+        self._tell(text)
+
+    def _write(self):
+        proposal, mode = self.proposal, self._options.mode
+        # What corrections and single slices have to know.
+        before = proposal.target.segmentVoxels() if proposal.propagated or mode == SET else None
+        modes = slicer.qSlicerSegmentEditorAbstractEffect
+        if mode == SUBTRACT:
+            proposal.target.write(proposal.mask, modes.ModificationModeRemove)
+        elif mode == SET:
+            # Of single slices only these are set: the rest of the segment stays.
+            mask = proposal.mask if proposal.propagated else proposal.drawnOver(before)
+            proposal.target.write(mask, modes.ModificationModeSet)
+        elif proposal.base is not None:
+            # Accepted before: what is no longer proposed has to go.
+            proposal.target.write(proposal.base | (proposal.mask != 0), modes.ModificationModeSet)
+        else:
+            proposal.target.write(proposal.mask, modes.ModificationModeAdd)
+        self.proposal = self._accepted = None
+        if proposal.propagated and mode != SUBTRACT:
+            proposal.remember(before, proposal.target.segmentVoxels())
+            self._accepted = proposal
+        self._changed()
+        self._tell(_("Written to the segment. Undo takes it back."))
+
+
+def _logic():
+    return slicer.util.getModuleLogic("MedSAMSlicer")

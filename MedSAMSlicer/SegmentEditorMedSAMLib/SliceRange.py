@@ -1,0 +1,45 @@
+"""How far a box in one slice reaches into the slices beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from slicer.i18n import tr as _
+
+UNTIL_END, DISTANCE, ROI = "end", "distance", "roi"
+
+
+@dataclass(frozen=True, eq=False)
+class SliceRange:
+    """The slices that a proposal may fill.
+
+    :param kind: UNTIL_END of the object, DISTANCE to both sides, or ROI.
+    :param distance: in millimeters.
+    :param corners: (8, 3) of the ROI, in voxels of the volume.
+    """
+
+    kind: str
+    distance: float = 0.0
+    corners: np.ndarray | None = None
+
+    def boxes(self, key, dimensions, spacing):
+        """Give each slice its box: slice index -> box; none where the end has to be found.
+
+        :param key: the first key slice that was drawn; the slices are cut along its axis.
+        :param dimensions: number of voxels, IJK order.
+        :param spacing: in millimeters, IJK order.
+        :raises ValueError: if the ROI lies outside of the volume.
+        """
+        from MedSAMSlicerLib.volume.geometry import roi_boxes
+
+        if self.kind == UNTIL_END:
+            return {}
+        if self.kind == DISTANCE:
+            reach = int(self.distance / spacing[key.axis] + 1e-6)
+            slices = range(max(key.index - reach, 0), min(key.index + reach, dimensions[key.axis] - 1) + 1)
+            return dict.fromkeys(slices, key.box)
+        boxes = roi_boxes(self.corners, dimensions, key.axis)
+        if not boxes:
+            raise ValueError(_("The ROI lies outside of the volume: move it over the structure."))
+        return boxes

@@ -1,0 +1,1 @@
+from SegmentEditorMedSAMLib.SegmentEditorEffect import SegmentEditorEffect as SegmentEditorEffect

@@ -1,0 +1,49 @@
+"""Fixtures of the tests that need Slicer's GUI layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slicer
+
+from box_predictor import BoxPredictor
+from effect_editor import BrightPredictor, EffectEditor, block_volume
+from MedSAMSlicerLib.volume.files import Volume
+from panel_user import GEOMETRY, MODULE_FILE, User
+from slicer_gui.fixtures import gui
+from slicer_gui.gui import Gui
+
+__all__ = ["gui"]
+
+
+@pytest.fixture
+def volume_node(gui: Gui, a_ct: np.ndarray) -> slicer.vtkMRMLScalarVolumeNode:
+    return gui.headless.add_volume(Volume(a_ct, GEOMETRY, "CT"))
+
+
+@pytest.fixture
+def predictor() -> BoxPredictor:
+    """What takes the place of a model."""
+    return BoxPredictor()
+
+
+@pytest.fixture
+def user(
+    gui: Gui, volume_node: slicer.vtkMRMLScalarVolumeNode, predictor: BoxPredictor, lite_weights: Path, monkeypatch
+) -> User:
+    """A user who has opened the module with a volume in the scene and in the views."""
+    module = gui.load_module(MODULE_FILE)
+    monkeypatch.setattr(module.MedSAMSlicerLogic, "loadPredictor", lambda self, model=None, device=None: predictor)
+    return User(gui, volume_node)
+
+
+@pytest.fixture
+def editor(gui: Gui, monkeypatch) -> Iterator[EffectEditor]:
+    """A Segment Editor with the effect MedSAM, in 2-D, on a volume with a bright block."""
+    effect_editor = EffectEditor(gui, monkeypatch, BrightPredictor(), block_volume())
+    effect_editor.set(threeDCheckBox=False)
+    yield effect_editor
+    effect_editor.close()

@@ -1,0 +1,118 @@
+"""Make the README's pictures of the module in use: real widgets, real views, LiteMedSAM on the sample CT.
+
+The panel is drawn by Qt with stand-ins for the widgets of Slicer and CTK, so that it looks a little different in Slicer
+itself. In the environment of the tests, with weights and samples in the store:
+
+    python Testing/screenshots.py [--output Screenshots]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "MedSAMSlicer")]
+
+import slicer_gui.views
+from MedSAMSlicerLib.headless.snapshot import write_png
+from MedSAMSlicerLib.store.samples import sample_path
+from MedSAMSlicerLib.volume.files import Volume, read_volume
+from MedSAMSlicerLib.volume.geometry import bounding_box, voxel_box_corners
+from slicer_gui.gui import Gui
+
+MODULE_FILE = Path(__file__).parents[1] / "MedSAMSlicer" / "MedSAMSlicer.py"
+ORGANS = {"liver": 5, "right kidney": 2, "left kidney": 3, "spleen": 1}
+VIEW_SIZE = (420, 400)
+PANEL_WIDTH = 470
+
+
+def pixels(widget: object) -> np.ndarray:
+    """Draw a widget: uint8 (rows, columns, 3)."""
+    from PySide6 import QtGui
+
+    image = widget.grab().toImage().convertToFormat(QtGui.QImage.Format_RGB888)
+    lines = np.frombuffer(image.constBits(), dtype=np.uint8).reshape(image.height(), image.bytesPerLine())
+    return lines[:, : image.width() * 3].reshape(image.height(), image.width(), 3).copy()
+
+
+def beside(panel: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Put two pictures side by side, on black where one is lower."""
+    rows = max(len(panel), len(views))
+    padded = [np.pad(each, ((0, rows - len(each)), (0, 0), (0, 0))) for each in (panel, views)]
+    return np.concatenate(padded, axis=1)
+
+
+def four_views(gui: Gui) -> np.ndarray:
+    """Draw the views as Slicer's layout Four-Up puts them."""
+    gap = np.full((VIEW_SIZE[1], 4, 3), 60, dtype=np.uint8)
+    rows = [
+        np.concatenate([gui.picture(left), gap, gui.picture(right)], axis=1)
+        for left, right in (("Red", "3D"), ("Green", "Yellow"))
+    ]
+    return np.concatenate([rows[0], np.full((4, rows[0].shape[1], 3), 60, dtype=np.uint8), rows[1]])
+
+
+def show_volume(gui: Gui, volume: Volume) -> object:
+    """Add a volume and show it in all slice views, in the window of the abdomen."""
+    node = gui.headless.add_volume(volume)
+    node.GetScalarVolumeDisplayNode().SetAutoWindowLevel(False)
+    node.GetScalarVolumeDisplayNode().SetWindowLevel(400, 40)
+    for name in gui.layout_manager.sliceViewNames():
+        view = gui.layout_manager.sliceWidget(name)
+        view.mrmlSliceCompositeNode().SetBackgroundVolumeID(node.GetID())
+        view.fitSliceToBackground()
+    return node
+
+
+def module_picture(gui: Gui, volume: Volume, expert: np.ndarray) -> np.ndarray:
+    """Segment four organs in the module, and correct one of them."""
+    show_volume(gui, volume)
+    gui.load_module(MODULE_FILE)
+    widget = gui.open_module("MedSAMSlicer")
+    ui = widget.panel.ui
+    for organ, label in ORGANS.items():
+        roi = gui.headless.add_roi(organ, volume.ijk_to_ras, voxel_box_corners(*bounding_box(expert == label)))
+        roi.GetDisplayNode().SetFillVisibility(False)
+        roi.GetDisplayNode().SetPropertiesLabelVisibility(False)
+    gui.pump()
+    for row in range(ui.boxesTable.rowCount):
+        ui.boxesTable.item(row, 0).setCheckState(gui.qt.Qt.Checked)
+        gui.pump()
+    ui.segmentButton.click()
+    gui.pump(until=lambda: not widget.panel.result.running, at_most=1200)
+    gui.pump()
+    ui.segmentComboBox.setCurrentIndex(1)
+    ui.segmentComboBox.activated.emit(1)
+    ui.show3DButton.click()
+    gui.pump()
+    ui.nextDoubtfulButton.click()
+    ui.correctSliceButton.click()
+    gui.pump(0.2)
+
+    gui.layout_manager.threeDWidget(0).threeDView().resetFocalPoint()
+    widget.parent.resize(PANEL_WIDTH, widget.parent.sizeHint().height())
+    gui.pump(0.2)
+    return beside(pixels(widget.parent), four_views(gui))
+
+
+def main() -> None:
+    """Write the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "Screenshots")
+    args = parser.parse_args()
+    slicer_gui.views._SIZE = VIEW_SIZE
+    volume = read_volume(sample_path("example_ct_sm.nii.gz"))
+    expert = read_volume(sample_path("example_seg.nii.gz")).voxels
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
+        gui = Gui(Path(folder) / "Slicer.ini", monkeypatch)
+        write_png(args.output / "module.png", module_picture(gui, volume, expert))
+        gui.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Stand-ins for the application: ``slicer.app``, its module manager, main window, and scripted modules.
+
+Headers: Slicer Base/QTCore/qSlicerCoreApplication.h, qSlicerModuleManager.h, qSlicerAbstractCoreModule.h,
+Base/QTGUI/qSlicerApplication.h, qSlicerScriptedLoadableModule.h, qSlicerScriptedLoadableModuleWidget.h,
+qSlicerAbstractModuleWidget.h.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import slicer
+from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6.QtCore import Signal
+
+from slicer_gui.mrml_widgets import qMRMLWidget
+from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand_in
+from slicer_gui.qt_module import QSettings
+
+
+@stand_in
+class qSlicerMainWindow(pythonqt(QtWidgets.QMainWindow)):
+    """The main window, of which only the status bar is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("qSlicerMainWindow")
+        self.setStatusBar(pythonqt(QtWidgets.QStatusBar)())
+
+
+class qSlicerLoadableModule:
+    """A module written in C++."""
+
+    __slots__ = ("_logic", "name")
+
+    def __init__(self, name: str, logic: slicer.vtkMRMLAbstractLogic) -> None:
+        self.name, self._logic = name, logic
+
+    def logic(self) -> slicer.vtkMRMLAbstractLogic:
+        return self._logic
+
+
+@stand_in
+class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
+    """The widget that holds a scripted module's Python widget."""
+
+    isEntered = checked_property(bool, lambda self: self.__entered)
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.__path, self.__entered, self.__self = path, False, None
+        self.setLayout(pythonqt(QtWidgets.QVBoxLayout)())
+        self.setMRMLScene(slicer.mrmlScene)
+
+    def self(self) -> object:
+        return self.__self
+
+    def setup(self) -> None:
+        """Create the Python widget and let it build its controls."""
+        name = Path(self.__path).stem
+        self.__self = getattr(sys.modules[name], f"{name}Widget")(self)
+        setattr(slicer.modules, f"{name}Widget", self.__self)
+        self.__self.setup()
+
+    reload = setup
+
+    def enter(self) -> None:
+        self.__entered = True
+        self._call("enter")
+
+    def exit(self) -> None:
+        self.__entered = False
+        self._call("exit")
+
+    def _call(self, method: str) -> None:
+        # Each of them may be left out.
+        if hasattr(self.__self, method):
+            getattr(self.__self, method)()
+
+
+@stand_in
+class qSlicerScriptedLoadableModule(pythonqt(QtCore.QObject)):
+    """A scripted module: what its Python class gets as ``parent``."""
+
+    title = held_property(str, "")
+    categories = held_property("QStringList", [])
+    contributors = held_property("QStringList", [])
+    dependencies = held_property("QStringList", [])
+    associatedNodeTypes = held_property("QStringList", [])
+    helpText = held_property(str, "")
+    acknowledgementText = held_property(str, "")
+    hidden = held_property(bool, False)
+    index = held_property(int, -1)
+    path = checked_property(str, lambda self: self.__path)
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.__path, self.__widget, self.__icon = str(path), None, QtGui.QIcon()
+        self.setObjectName(path.stem)
+
+    @property
+    def icon(self) -> QtGui.QIcon:
+        return self.__icon
+
+    @icon.setter
+    def icon(self, icon: QtGui.QIcon) -> None:
+        self.__icon = icon
+
+    def widgetRepresentation(self) -> qSlicerScriptedLoadableModuleWidget:
+        if self.__widget is None:
+            self.__widget = qSlicerScriptedLoadableModuleWidget(self.__path)
+            self.__widget.setup()
+        return self.__widget
+
+    def createNewWidgetRepresentation(self) -> qSlicerScriptedLoadableModuleWidget:
+        widget = qSlicerScriptedLoadableModuleWidget(self.__path)
+        widget.setup()
+        return widget
+
+
+@stand_in
+class qSlicerModuleManager(pythonqt(QtCore.QObject)):
+    """Knows the modules by name."""
+
+    moduleLoaded = Signal(str)
+    moduleAboutToBeUnloaded = Signal(str)
+    moduleUnloaded = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__modules: dict[str, object] = {}
+
+    def module(self, name: str) -> object | None:
+        return self.__modules.get(name)
+
+    def modulesNames(self) -> list[str]:
+        return list(self.__modules)
+
+    def _add(self, name: str, module: object) -> None:
+        self.__modules[name] = module
+        setattr(slicer.modules, name.lower(), module)
+        self.moduleLoaded.emit(name)
+
+    def _load(self, path: Path) -> types.ModuleType:
+        """Load a scripted module as Slicer does at its start."""
+        name = path.stem
+        spec = importlib.util.spec_from_file_location(name, path)
+        source = importlib.util.module_from_spec(spec)
+        sys.modules[name] = source
+        spec.loader.exec_module(source)
+        parent = qSlicerScriptedLoadableModule(path)
+        self._add(name, parent)
+        setattr(slicer.modules, f"{name}Instance", getattr(source, name)(parent))
+        return source
+
+    def _unload_all(self) -> None:
+        """Unload the scripted modules, as when Slicer exits."""
+        for name, module in self.__modules.items():
+            if isinstance(module, qSlicerScriptedLoadableModule):
+                self.moduleAboutToBeUnloaded.emit(name)
+                sys.modules.pop(name, None)
+        self.__modules.clear()
+
+
+@stand_in
+class qSlicerApplication(pythonqt(QtWidgets.QApplication)):
+    """``slicer.app``. A test's scene, views and modules are attached to it."""
+
+    startupCompleted = Signal()
+    majorVersion = checked_property(int, lambda self: 5)
+    minorVersion = checked_property(int, lambda self: 12)
+    temporaryPath = checked_property(str, lambda self: QtCore.QDir.tempPath())
+
+    def __init__(self) -> None:
+        super().__init__(["Slicer"])
+        self.applicationName = "Slicer"
+        self.__parts: types.SimpleNamespace | None = None
+
+    def mrmlScene(self) -> slicer.vtkMRMLScene:
+        return slicer.mrmlScene
+
+    def applicationLogic(self) -> slicer.vtkSlicerApplicationLogic:
+        return self.__parts.headless.application_logic
+
+    def layoutManager(self) -> QtCore.QObject:
+        return self.__parts.layout
+
+    def moduleManager(self) -> qSlicerModuleManager:
+        return self.__parts.modules
+
+    def mainWindow(self) -> qSlicerMainWindow:
+        return self.__parts.window
+
+    def testingEnabled(self) -> bool:
+        """False: what the user would see is shown, and tests look at it."""
+        return False
+
+    def settings(self) -> QSettings:
+        return QSettings()
+
+    userSettings = settings
+
+    def pauseRender(self) -> None:
+        """Nothing is on a screen."""
+
+    resumeRender = pauseRender
+
+    def _attach(self, **parts: object) -> None:
+        self.__parts = types.SimpleNamespace(**parts)
