@@ -115,6 +115,18 @@ class Predictor:
         iou = torch.cat([iou[:, 0] for _, iou in decoded])
         return Prediction(torch.cat(probabilities).cpu().numpy(), iou.cpu().numpy())
 
+    def pack(self, embedding: Embedding) -> np.ndarray:
+        """Turn an embedding into an array, float32 (256, h, w), to keep it on disk."""
+        return embedding.tensor[0].cpu().numpy()
+
+    def unpack(self, values: np.ndarray, size: tuple[int, int]) -> Embedding:
+        """Undo `pack`.
+
+        :param values: (256, h, w) of any precision.
+        :param size: the slice's (rows, columns).
+        """
+        return Embedding(torch.from_numpy(values.astype(np.float32))[None].to(self.device), size)
+
     def box_around(self, mask: np.ndarray) -> Box | None:
         """Find the box, in slice pixels, with which a mask prompts the next slice; None for an empty mask.
 
