@@ -235,7 +235,7 @@ def test_a_full_disk_ends_the_run_with_a_clear_word_and_the_state_before_stays(t
 
 def test_embeddings_for_which_there_is_no_room_are_told_before_the_first(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("MedSAMSlicerLib.training.fine_tuning.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("MedSAMSlicerLib.training.preconditions.shutil.disk_usage", lambda path: usage)
     with pytest.raises(OSError, match=r"embeddings of the slices take up to 0\.0 GB .* give another folder, or fewer"):
         fine_tune(job_in(tmp_path))
 
@@ -303,7 +303,7 @@ def test_a_corrupted_case_is_named_before_anything_is_trained(tmp_path):
 
 def test_a_case_that_breaks_while_the_run_starts_is_an_error_of_its_file(tmp_path, monkeypatch):
     job = job_in(tmp_path)
-    monkeypatch.setattr("MedSAMSlicerLib.training.fine_tuning.check", lambda dataset: [])
+    monkeypatch.setattr("MedSAMSlicerLib.training.preconditions.check", lambda dataset: [])
     (tmp_path / "site" / "cases" / "case-0001" / "labels.seg.nrrd").write_bytes(b"")
     with pytest.raises(FileError, match=r"labels\.seg\.nrrd is empty"):
         fine_tune(job)
