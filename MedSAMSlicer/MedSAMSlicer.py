@@ -3,6 +3,7 @@
 import sys
 import threading
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -65,8 +66,9 @@ class MedSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = MedSAMSlicerLogic()
         self.panel = Panel(slicer.util.childWidgetVariables(uiWidget), self.logic)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.panel.show(self.logic.getParameterNode())
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneReplaced)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneReplaced)
+        self.refresh()
 
     def enter(self):
         """Called each time the user opens the module."""
@@ -97,10 +99,14 @@ class MedSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Called before the scene is closed: nothing may hold on to its nodes."""
         self.panel.forget()
 
-    def onSceneEndClose(self, caller, event):
-        """Called after the scene was closed."""
-        if self.parent.isEntered:
-            self.panel.show(self.logic.getParameterNode())
+    def onSceneReplaced(self, caller, event):
+        """Called after a scene was closed or loaded; the node selectors learn of that only afterwards."""
+        qt.QTimer.singleShot(0, self.refresh)
+
+    def refresh(self):
+        """Show the parameters of the scene, if the module is open."""
+        if self.panel is not None and self.parent.isEntered:
+            self.enter()
 
 
 class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):

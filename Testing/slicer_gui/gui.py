@@ -187,6 +187,8 @@ class Gui:
         self._run_events()
         forget_all()
         self.layout_manager._close()
+        # Else the next test finds it, until Python happens to collect it.
+        self.main_window.delete()
         QtCore.qInstallMessageHandler(None)
         vtk.vtkOutputWindow.SetInstance(self._vtk_window_before)
         left_over = self.dialogs.left_over()

@@ -57,7 +57,9 @@ def registerSampleData() -> None:
                 fileNames=file,
                 uris=_PAGE,
                 customDownloader=_load,
-                thumbnailFileName=str(Path(slicer.util.modulePath("MedSAMSlicer")).parent / f"Resources/Icons/{name}.png"),
+                thumbnailFileName=str(
+                    Path(slicer.util.modulePath("MedSAMSlicer")).parent / f"Resources/Icons/{name}.png"
+                ),
             )
 
 
@@ -83,5 +85,7 @@ def _load(source: Any) -> Any:
 
 
 def _show_progress(done: int, total: int) -> None:
-    slicer.util.showStatusMessage(_("Sample data: {percent} % of the download").format(percent=100 * done // total), 2000)
+    slicer.util.showStatusMessage(
+        _("Sample data: {percent} % of the download").format(percent=100 * done // total), 2000
+    )
     slicer.app.processEvents()
