@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import unittest
 
 import qt
 import slicer
@@ -39,7 +40,6 @@ class MedSAMSlicer(ScriptedLoadableModule):
 def onStartupCompleted():
     """Called when Slicer is up: what other modules must know of this one is registered. May be called again."""
     from MedSAMSlicerLib.app.effect_registration import registerEditorEffect
-
     from MedSAMSlicerLib.app.sample_data import registerSampleData
 
     registerSampleData()
@@ -380,18 +380,17 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
 
 
 class MedSAMSlicerTest(ScriptedLoadableModuleTest):
-    """Runs in Slicer, by "Reload and Test" and by ctest."""
-
-    def setUp(self):
-        """Clear the scene."""
-        slicer.mrmlScene.Clear()
+    """Runs in Slicer, by "Reload and Test" and by ctest; the tests are in `MedSAMSlicerLib.app.self_test`."""
 
     def runTest(self):
-        """Run all tests."""
-        self.setUp()
-        self.test_missingVolumeIsNamed()
+        """Run all tests, as "Reload and Test" does."""
+        self.test_module()
 
-    def test_missingVolumeIsNamed(self):
-        """A missing volume is reported before any model is loaded."""
-        with self.assertRaisesRegex(ValueError, "No volume is given"):
-            MedSAMSlicerLogic().segmentROI(None, None, None)
+    def test_module(self):
+        """Run all tests; the scene is cleared."""
+        from MedSAMSlicerLib.app.self_test import SelfTest
+
+        result = unittest.TextTestRunner(verbosity=2).run(unittest.defaultTestLoader.loadTestsFromTestCase(SelfTest))
+        for _test, reason in result.skipped:
+            self.delayDisplay(reason)
+        self.assertTrue(result.wasSuccessful(), "\n".join(trace for _test, trace in result.failures + result.errors))

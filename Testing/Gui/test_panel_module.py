@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import slicer
 import slicer.util
+
 from geometries import FIRST, LAST
 from MedSAMSlicerLib.mrml.boxes import is_ticked, key_slices_of, structure_boxes
 from MedSAMSlicerLib.volume.geometry import voxel_box_corners
