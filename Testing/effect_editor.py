@@ -149,8 +149,6 @@ class EffectEditor:
         self.gui, self.predictor = gui, predictor
         self.logic = logic or ModuleLogic(predictor)
         monkeypatch.setattr(slicer.util, "getModuleLogic", {"MedSAMSlicer": self.logic}.__getitem__)
-        # Slicer's own looks at all windows, also at those of earlier tests, which PySide may be about to delete.
-        monkeypatch.setattr(slicer.util, "mainWindow", lambda: gui.main_window)
         from MedSAMSlicerLib.app.effect_registration import registerEditorEffect
 
         registerEditorEffect()

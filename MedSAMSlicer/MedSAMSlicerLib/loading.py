@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MedSAMSlicerLib.store.catalog import WEIGHTS
+from MedSAMSlicerLib.store.catalog import WEIGHTS, Weights
+from MedSAMSlicerLib.store.folder import sha256_of
 from MedSAMSlicerLib.store.weights import WeightsStore
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.inference.predictor import Predictor
+    from MedSAMSlicerLib.model import MedSAM
 
 
 def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStore | None = None) -> Predictor:
     """Load a model, ready to predict.
 
     :param model: the name of known weights ("lite", "vit_b", ...), which must have been fetched or imported, or the
-        path of a checkpoint (see `model.checkpoint.load_checkpoint`).
+        path of a checkpoint (see `model.checkpoint.load_checkpoint`); an adapter is merged into its base model.
     :param device: "auto", "cuda", "mps" or "cpu".
     :raises WeightsMissing: if the weights of this name aren't on this computer; the text says how to get them.
     :raises ValueError: if there is no model of this name and no such file, or the checkpoint or the device is wrong.
     :raises ModuleNotFoundError: if PyTorch is not installed.
     """
+    network = load_model(model, store)
+    from MedSAMSlicerLib.inference.predictor import Predictor
+
+    return Predictor(network, device=device)
+
+
+def load_model(model: str = "lite", store: WeightsStore | None = None) -> MedSAM:
+    """Load a model as it can be trained and saved: on the CPU, in eval mode. See `load_predictor`."""
     store = store or WeightsStore()
-    known = next((weights for weights in WEIGHTS if weights.name == model), None)
-    if known is not None:
-        path = store.path(model)
-    elif Path(model).is_file():
-        path = Path(model)
-        known = store.identify(path)
-    else:
-        names = ", ".join(weights.name for weights in WEIGHTS)
-        raise ValueError(f"The model {model!r} is unknown: give one of {names}, or the path of a checkpoint file.")
+    path, known = find_weights(model, store)
     try:
-        from MedSAMSlicerLib.inference.predictor import Predictor
         from MedSAMSlicerLib.model import load_checkpoint
     except ModuleNotFoundError as error:
         if error.name != "torch":
@@ -43,7 +45,40 @@ def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStor
             "install it; elsewhere run: pip install torch",
             name="torch",
         ) from error
-    network = load_checkpoint(path)
+    network = load_checkpoint(path, partial(_base_of, path, store))
     if known is not None:
         network.preprocessing = known.preprocessing
-    return Predictor(network, device=device)
+    return network
+
+
+def find_weights(model: str, store: WeightsStore) -> tuple[Path, Weights | None]:
+    """Find the file of a model, and its entry in the catalog if it has one. See `load_predictor`."""
+    known = next((weights for weights in WEIGHTS if weights.name == model), None)
+    if known is not None:
+        return store.path(model), known
+    if Path(model).is_file():
+        return Path(model), store.identify(Path(model))
+    names = ", ".join(weights.name for weights in WEIGHTS)
+    raise ValueError(f"The model {model!r} is unknown: give one of {names}, or the path of a checkpoint file.")
+
+
+def _base_of(adapter: Path, store: WeightsStore, name: str, sha256: str) -> Path:
+    """Find the base model of an adapter: in the store, or a file of this name beside the adapter.
+
+    :raises WeightsMissing: if it belongs to the store and isn't there.
+    :raises ValueError: if it isn't there, or is another file than the adapter was trained with.
+    """
+    beside = adapter.with_name(Path(name).name)
+    if any(weights.name == name for weights in store.catalog):
+        path = store.path(name)
+    elif beside.is_file():
+        path = beside
+    else:
+        raise ValueError(f"{adapter} is an adapter of the model {name!r}, which isn't here: put this file beside it.")
+    found = sha256_of(path)
+    if found != sha256:
+        raise ValueError(
+            f"{adapter} is an adapter of a model {name!r} with the SHA-256 {sha256}, but {path} has {found}: "
+            "get the file that it was trained with, or fine-tune this one."
+        )
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -64,6 +65,8 @@ class Gui:
         self.headless.scene.AddNode(crosshair)
         self._editors: list[qMRMLSegmentEditorWidget] = []
         self._install()
+        # (Slicer's own looks through all top-level windows, of which earlier tests have left dead ones.)
+        monkeypatch.setattr(slicer.util, "mainWindow", lambda: self.main_window)
         self.layout_manager = qSlicerLayoutManager(self.headless)
         self.module_manager = application.qSlicerModuleManager()
         self.main_window = application.qSlicerMainWindow()
@@ -189,6 +192,8 @@ class Gui:
         self.layout_manager._close()
         # Else the next test finds it, until Python happens to collect it.
         self.main_window.delete()
+        # What is left of Qt and VTK dies here and now, not in a later test's thread.
+        gc.collect()
         QtCore.qInstallMessageHandler(None)
         vtk.vtkOutputWindow.SetInstance(self._vtk_window_before)
         left_over = self.dialogs.left_over()

@@ -46,7 +46,8 @@ def registerSampleData() -> None:
     logic = SampleData.SampleDataLogic
     if hasattr(logic, "registerCustomSampleDataCategory"):  # since Slicer 5.12
         logic.registerCustomSampleDataCategory(_CATEGORY, title=_("MedSAM"))
-    known = [source.sampleName for source in slicer.modules.sampleDataSources.get(_CATEGORY, [])]
+    known = [each.sampleName for each in getattr(slicer.modules, "sampleDataSources", {}).get(_CATEGORY, [])]
+    icons = Path(slicer.util.modulePath("MedSAMSlicer")).parent / "Resources" / "Icons"
     for name, (file, _boxes) in _SAMPLES.items():
         # Slicer compares the functions' addresses, too, which change when the module is reloaded.
         if name not in known:
@@ -57,9 +58,7 @@ def registerSampleData() -> None:
                 fileNames=file,
                 uris=_PAGE,
                 customDownloader=_load,
-                thumbnailFileName=str(
-                    Path(slicer.util.modulePath("MedSAMSlicer")).parent / f"Resources/Icons/{name}.png"
-                ),
+                thumbnailFileName=str(icons / f"{name}.png"),
             )
 
 
@@ -85,7 +84,6 @@ def _load(source: Any) -> Any:
 
 
 def _show_progress(done: int, total: int) -> None:
-    slicer.util.showStatusMessage(
-        _("Sample data: {percent} % of the download").format(percent=100 * done // total), 2000
-    )
+    text = _("Sample data: {percent} % of the download").format(percent=100 * done // total)
+    slicer.util.showStatusMessage(text, 2000)
     slicer.app.processEvents()

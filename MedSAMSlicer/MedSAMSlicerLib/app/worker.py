@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import queue
 import threading
 import time
@@ -19,6 +20,8 @@ _PATIENCE = 0.02
 _TAKING = 0.04
 # How long the thread may take to leave its slice, in seconds.
 _PARTING = 10.0
+# After how many new objects the main thread collects garbage while a job runs.
+_GARBAGE = 10_000
 
 
 class StoppedError(Exception):
@@ -77,6 +80,9 @@ class Stoppable:
 class Worker:
     """Runs one job after the other in a thread of its own (what CUDA prepares is kept per thread).
 
+    Python collects garbage in whatever thread happens to make the next object, but Qt's and VTK's objects must die in
+    the main one: while a job runs, only the timer's slot collects.
+
     Usage example::
 
         worker = Worker()
@@ -93,6 +99,7 @@ class Worker:
         # Zero: whenever there is no event to handle.
         self._timer.setInterval(0)
         self._timer.connect("timeout()", self._poll)
+        self._collects = False
 
     @property
     def busy(self) -> bool:
@@ -106,6 +113,9 @@ class Worker:
             self._thread = threading.Thread(target=self._loop, name="MedSAM", daemon=True)
             self._thread.start()
         job._post = lambda result: self._results.put((job, False, result))
+        if gc.isenabled():
+            gc.disable()
+            self._collects = True
         self._open.append(job)
         self._jobs.put(job)
         self._timer.start()
@@ -123,11 +133,11 @@ class Worker:
         """
         self.stop()
         self._open.clear()
-        self._timer.stop()
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join(_PARTING)
             self._thread = None
+        self._rest()
 
     def _loop(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -149,8 +159,17 @@ class Worker:
         with contextlib.suppress(queue.Empty):
             while self._open and time.monotonic() < until:
                 self._handle(*self._results.get(timeout=_PATIENCE))
+        if gc.get_count()[0] > _GARBAGE:
+            gc.collect(1)
         if not self._open:
-            self._timer.stop()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Let everything be as it is without a job."""
+        self._timer.stop()
+        if self._collects:
+            gc.enable()
+            self._collects = False
 
     def _handle(self, job: Job, ended: bool, result: Any) -> None:
         if job not in self._open:

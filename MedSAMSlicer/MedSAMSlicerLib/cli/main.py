@@ -8,7 +8,7 @@ import sys
 import traceback
 
 from MedSAMSlicerLib import __version__
-from MedSAMSlicerLib.cli import dataset, demo, evaluate, models, report, segment
+from MedSAMSlicerLib.cli import dataset, demo, evaluate, models, report, segment, train
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"medsam-slicer {__version__}")
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (segment, evaluate, dataset, report, models, demo):
+    for command in (segment, evaluate, dataset, train, report, models, demo):
         command.add_parser(subparsers)
     args = parser.parse_args(arguments)
     try:

@@ -7,13 +7,14 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from MedSAMSlicerLib.model.adapter import Adapter
 from MedSAMSlicerLib.model.architectures import ARCHITECTURES, build_model
 from MedSAMSlicerLib.model.hugging_face import from_hugging_face, is_hugging_face
 from MedSAMSlicerLib.model.medsam import MedSAM
@@ -21,6 +22,8 @@ from MedSAMSlicerLib.model.safetensors import is_safetensors, read_safetensors
 
 FORMAT = "MedSAMSlicer"
 VERSION = 1
+# From an adapter's base, its name and the SHA-256 of its file, to this file.
+FindBase = Callable[[str, str], Path]
 PREPROCESSINGS = sorted({architecture.preprocessing for architecture in ARCHITECTURES.values()})
 
 # How other files begin that are given, or downloaded, for a checkpoint.
@@ -49,7 +52,7 @@ class CheckpointError(ValueError):
         super().__init__(f"{path} is {what}. {remedy}")
 
 
-def load_checkpoint(path: str | Path) -> MedSAM:
+def load_checkpoint(path: str | Path, find_base: FindBase | None = None) -> MedSAM:
     """Load a model: in eval mode, in single precision, on the CPU.
 
     Takes the official state dicts of SAM, MedSAM and LiteMedSAM, the checkpoints of their training scripts, Hugging
@@ -59,6 +62,7 @@ def load_checkpoint(path: str | Path) -> MedSAM:
     Plain ViT-B weights are taken for MedSAM's and preprocessed so; SAM's own can't be told from them. SamModel's are
     preprocessed as SAM does, which is also how the MedSAM of April 2023 on Hugging Face was trained.
 
+    :param find_base: finds the base model of a file that holds an adapter only, which is merged into it.
     :raises FileNotFoundError: if there is no such file.
     :raises CheckpointError: if the file is no such checkpoint, or not a whole one.
     """
@@ -74,7 +78,8 @@ def load_checkpoint(path: str | Path) -> MedSAM:
     metadata: dict[str, Any] = {}
     if content.get("format") == FORMAT:
         architecture, preprocessing, metadata = _own_header(path, content)
-        state = _state_dict(path, content)
+        adapted = "adapter" in content
+        state = _adapted(path, content, find_base) if adapted else _state_dict(path, content)
     else:
         state = _state_dict(path, content)
         if converted := is_hugging_face(state):
@@ -105,15 +110,30 @@ def save_checkpoint(model: MedSAM, path: str | Path, **metadata: Any) -> None:
         json.dumps(metadata)
     except TypeError as error:
         raise ValueError(f"The metadata can't be saved ({error}): give numbers, texts, lists and dicts.") from error
+    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    save_atomically({**header_of(model), "metadata": metadata, "model": weights}, path)
+
+
+def save_adapter(adapter: Adapter, model: MedSAM, path: str | Path, **metadata: Any) -> None:
+    """Save what an adapter changes in a model, in a file that `load_checkpoint` merges into the base model.
+
+    :param model: tells the architecture and the preprocessing.
+    """
+    save_atomically({**header_of(model), "metadata": metadata, "adapter": adapter.to_content()}, path)
+
+
+def header_of(model: MedSAM) -> dict[str, Any]:
+    """Return what a file of ours begins with."""
+    names = {"architecture": model.architecture, "preprocessing": model.preprocessing}
+    return {"format": FORMAT, "version": VERSION, **names}
+
+
+def save_atomically(content: dict[str, Any], path: str | Path) -> None:
+    """Save what torch.load reads as data; a file of the same name is replaced once the new one is complete.
+
+    :raises OSError: if the file can't be written; an older one stays.
+    """
     path = Path(path)
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "architecture": model.architecture,
-        "preprocessing": model.preprocessing,
-        "metadata": metadata,
-        "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
-    }
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
@@ -121,8 +141,32 @@ def save_checkpoint(model: MedSAM, path: str | Path, **metadata: Any) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        # PyTorch's writer turns the system's error into one of its own.
+        reason = (getattr(error, "strerror", None) or str(error)) if isinstance(error, OSError) else "is the disk full?"
+        raise OSError(f"{path} could not be written ({reason}): free some disk space, and try again.") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _adapted(path: Path, content: Mapping[str, Any], find_base: FindBase | None) -> dict[str, Tensor]:
+    """Merge an adapter into its base model."""
+    try:
+        adapter = Adapter.from_content(content["adapter"])
+    except ValueError as error:
+        raise CheckpointError(path, str(error), _AGAIN) from error
+    name, sha256 = adapter.base
+    if find_base is None:
+        what = f"an adapter: it holds only what was changed in the model {name!r}"
+        raise CheckpointError(path, what, "Load it with loading.load_model, which looks for that model.")
+    base = load_checkpoint(find_base(name, sha256))
+    try:
+        if base.architecture != content["architecture"]:
+            raise ValueError(f"the base model is {base.architecture}")
+        return adapter.merged_into(base.state_dict())
+    except ValueError as error:
+        what = f"an adapter for {content['architecture']} that does not fit its base model {name!r}: {error}"
+        raise CheckpointError(path, what, "Fine-tune this base model again, or get the file again.") from error
 
 
 def _read(path: Path) -> Any:

@@ -1,0 +1,78 @@
+"""The processes that train together: one, or as many as torchrun starts on one machine or several."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from MedSAMSlicerLib.inference.device import choose_device
+
+Item = TypeVar("Item")
+
+
+class Team:
+    """The processes of a run; a run of one needs no torch.distributed.
+
+    :param rank: number of this process; 0 is the one that writes.
+    :param size: number of processes.
+    :param device: that this process computes on.
+    """
+
+    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+        self.rank, self.size, self.device = rank, size, device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this process's part of a list that all processes have."""
+        return items[self.rank :: self.size]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value of every process, in their order. All must call this."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Return a module whose gradients are the mean over all processes."""
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module)
+
+    def apart(self, module: nn.Module) -> contextlib.AbstractContextManager[Any]:
+        """Return a context in which gradients are not exchanged yet, as more of the same step follow."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def joined(device: str = "auto") -> Iterator[Team]:
+    """Join the processes that torchrun has started (by its environment variables), or work alone.
+
+    They meet over NCCL on GPUs of NVIDIA, one GPU per process, and over Gloo elsewhere.
+
+    :param device: see `inference.device.choose_device`.
+    """
+    chosen = choose_device(device)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Team(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Team(distributed.get_rank(), size, chosen)
+    finally:
+        distributed.destroy_process_group()

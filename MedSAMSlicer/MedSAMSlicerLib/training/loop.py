@@ -1,0 +1,217 @@
+"""The epochs of a run: batches, validation, the choice of the best, the end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import torch
+
+from MedSAMSlicerLib.inference.recipes import RECIPES
+from MedSAMSlicerLib.model import MedSAM
+from MedSAMSlicerLib.training.distributed import Team
+from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
+from MedSAMSlicerLib.training.losses import sample_losses
+from MedSAMSlicerLib.training.run import Progress
+from MedSAMSlicerLib.training.samples import Feed, Prepared, Samples
+from MedSAMSlicerLib.training.trainee import Trainee
+
+
+class Diverged(RuntimeError):
+    """The loss is not a number; the text names the case."""
+
+
+class Stopped(Exception):
+    """Somebody has asked the run to stop."""
+
+
+class Judge(Protocol):
+    """What the loop needs of `validation.Validation`."""
+
+    def figures(self, model: MedSAM) -> dict[str, float]:
+        """Measure a model: at least ``validation_score``, which the best epoch is chosen by."""
+
+    def objection(self, model: MedSAM) -> str:
+        """Say why a model can't be the best, whatever its Dice; empty if it can."""
+
+
+class Loop:
+    """Train epoch by epoch; after each one everything that the next one begins with is handed out to be kept.
+
+    :param embeddings: of the depth decoder.
+    ``best`` holds the figures of the best epoch; who fills it in before sets what the first one must surpass.
+
+    :param tell: called with the progress after every batch; raises `Stopped` to end the run.
+    :param keep: called after every epoch with the state, the log and whether this epoch is the best.
+    """
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        samples: Samples,
+        judge: Judge,
+        team: Team,
+        *,
+        embeddings: StoredEmbeddings | None,
+        workers: int,
+        tell: Callable[[Progress], None],
+        keep: Callable[[dict[str, Any], list[dict[str, Any]], bool], None],
+    ) -> None:
+        self.trainee, self.samples, self.judge, self.team = trainee, samples, judge, team
+        self.recipe = trainee.recipe
+        self.preprocessing = RECIPES[trainee.model.preprocessing](trainee.model.image_size)
+        self._embeddings, self._workers = embeddings, workers
+        self._tell, self._keep = tell, keep
+        trainee.to(team.device)
+        self._network = team.wrap(trainee)
+        self._parameters = list(trainee.trained().values())
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
+        )
+        on_gpu = team.device.type == "cuda" and self.recipe.precision == "auto"
+        self._half = (torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16) if on_gpu else None
+        self._scaler = torch.amp.GradScaler() if self._half == torch.float16 else None
+        self.epoch = 0
+        self.best: dict[str, float] = {}
+        self._since_best = 0
+        self.history: list[dict[str, Any]] = []
+        self._clock = (time.monotonic(), 0.0)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that `restore` needs, as torch.save takes it."""
+        return {
+            "epoch": self.epoch,
+            "best": self.best,
+            "since_best": self._since_best,
+            "trained": {name: tensor.detach().cpu() for name, tensor in self.trainee.trained().items()},
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict() if self._scaler else None,
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken."""
+        self.epoch, self.best, self._since_best = state["epoch"], state["best"], state["since_best"]
+        self.history = list(state["history"])
+        self.trainee.restore(state["trained"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._scaler and state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["random"])
+
+    def run(self) -> None:
+        """Train until all epochs are done, or patience is at its end.
+
+        :raises Stopped: if ``tell`` does.
+        :raises Diverged: if a loss is not a number.
+        """
+        self._clock = (time.monotonic(), float(self.epoch))
+        while self.epoch < self.recipe.epochs and self._since_best < self.recipe.patience:
+            start = time.monotonic()
+            loss = self._train_epoch()
+            self._tell(self.progress("validating"))
+            model = self.trainee.result()
+            figures = self.judge.figures(model)
+            better = not self.best or figures["validation_score"] > self.best["validation_score"]
+            # Rounding differs between GPUs, and all processes must go the same way.
+            objection = self.team.gather(self.judge.objection(model))[0] if better else ""
+            is_best = better and not objection
+            if is_best:
+                self.best = {**figures, "epoch": self.epoch + 1}
+            self._since_best = 0 if is_best else self._since_best + 1
+            self.epoch += 1
+            row: dict[str, Any] = {"epoch": self.epoch, "train_loss": loss, **figures}
+            row |= {"learning_rate": self._rate(self.epoch - 1), "seconds": round(time.monotonic() - start, 3)}
+            row |= {"best": is_best} | ({"objection": objection} if objection else {})
+            self.history.append(row)
+            self._keep(self.state(), self.history, is_best)
+
+    def progress(self, state: str, batch: int = 0, batches: int = 0, message: str = "") -> Progress:
+        """Tell how far the run is; the time left is what the part that is done suggests."""
+        within = batch / batches if batches and state == "training" else float(state == "validating")
+        began, first = self._clock
+        done = self.epoch + within
+        left = None
+        if done > first:
+            left = round((time.monotonic() - began) / (done - first) * (self.recipe.epochs - done), 1)
+        epoch = min(self.epoch + 1, self.recipe.epochs)
+        best = self.best.get("validation_score")
+        return Progress(state, epoch, self.recipe.epochs, batch, batches, left, best, message)
+
+    def feed(self) -> Feed:
+        """Return this process's samples of the epoch, a step after the other."""
+        batch, size = self.recipe.batch, self.team.size
+        order = self.samples.of_epoch(self.epoch, batch * size * self.recipe.accumulate)
+        # Of every stretch of batch * size samples each process takes its own batch, so that two processes with half
+        # the batch do what one does alone.
+        starts = range(self.team.rank * batch, len(order), batch * size)
+        positions = [range(start, start + batch) for start in starts]
+        return Feed(self.samples, self.epoch, order, positions, self.preprocessing, self._embeddings)
+
+    def _train_epoch(self) -> float:
+        """Train on the samples of the epoch; return their mean loss over all processes."""
+        feed = self.feed()
+        if self._embeddings is not None:
+            missing = feed.missing()
+            for number, image in enumerate(missing):
+                self._tell(self.progress("encoding", number, len(missing)))
+                self._embeddings.keep(image)
+        self.team.gather(None)
+        total = 0.0
+        steps, accumulate = len(feed), self.recipe.accumulate
+        self._optimizer.zero_grad()
+        for step, batch in enumerate(feed.loader(self._workers)):
+            self._tell(self.progress("training", step, steps))
+            last = (step + 1) % accumulate == 0
+            with nullcontext() if last else self.team.apart(self._network):
+                total += self._gradients(batch, accumulate)
+            if last:
+                self._step(self.epoch + step / steps)
+        return sum(self.team.gather(total / steps)) / self.team.size
+
+    def _gradients(self, batch: list[Prepared], parts: int) -> float:
+        """Add the gradients of a batch; return its mean loss.
+
+        :param parts: batches that make a step together.
+        """
+        device = self.team.device
+        inputs = torch.stack([each.tensor for each in batch]).to(device).float()
+        boxes = torch.stack([each.box for each in batch]).to(device)
+        masks = [torch.from_numpy(each.sample.mask).to(device).float() for each in batch]
+        with torch.autocast(device.type, self._half) if self._half else nullcontext():
+            logits, iou = self._network(inputs, boxes)
+        losses = sample_losses(logits, iou, masks, self.preprocessing, with_iou=self.trainee.with_iou)
+        for each, loss in zip(batch, losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise Diverged(
+                    f"The loss of {each.sample.outline} is {loss} in epoch {self.epoch + 1}: look at this case, or "
+                    "give a lower learning rate. The best model so far is kept."
+                )
+        loss = losses.mean() / parts
+        (self._scaler.scale(loss) if self._scaler else loss).backward()
+        return float(losses.detach().mean())
+
+    def _step(self, progress: float) -> None:
+        """Change the weights by the gradients that were added up."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate(progress)
+        if self._scaler:
+            self._scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.gradient_norm)
+        if self._scaler:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        else:
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    def _rate(self, epochs: float) -> float:
+        """Compute the learning rate after a number of epochs: a rising line, then half a cosine down to 0."""
+        done, warmup = epochs / self.recipe.epochs, self.recipe.warmup
+        if done < warmup:
+            # Never 0, or the first step would do nothing.
+            return self.recipe.learning_rate * max(done / warmup, 0.05)
+        return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))

@@ -1,0 +1,83 @@
+"""How a model is fine-tuned: every number that the result depends on, with defaults for each depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+DEPTHS = {
+    "decoder": "the mask decoder; the image encoder runs once per slice (minutes on a laptop)",
+    "adapter": "small matrices in the image encoder's attention, and the mask decoder (a file of a few MB)",
+    "full": "image encoder and mask decoder, as MedSAM itself was trained (needs a large GPU for ViT-B)",
+}
+PRECISIONS = ("auto", "float32")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every hyper-parameter. The prompt encoder always stays frozen, as in the MedSAM paper.
+
+    :param depth: what is trained, one of `DEPTHS`.
+    :param patience: epochs without a better validation score after which training ends.
+    :param batch: samples per step and process.
+    :param accumulate: steps whose gradients are added up before the weights change.
+    :param learning_rate: of AdamW at its height, after the warm-up; a cosine leads from there to 0.
+    :param warmup: share of all steps in which the learning rate rises linearly.
+    :param gradient_norm: to which gradients are clipped.
+    :param samples_per_epoch: 0 for as many as there are labelled slices, counting each label.
+    :param variants: of each slice, plain one included, whose embeddings are kept on disk (depth decoder).
+    :param rank: of the adapter's matrices.
+    :param train_decoder: whether the depth adapter trains the mask decoder as well.
+    :param precision: "auto" for half precision on a GPU (bfloat16 where it has it), or "float32".
+    :param validated_structures: how many structures of the validation cases are segmented in 3-D after each epoch.
+    :param guard_tolerance: by how much the Dice on the sample cases may fall below the base model's.
+    :param least_response: box response below which a model is deaf to its box and refused as best.
+    """
+
+    depth: str = "decoder"
+    epochs: int = 20
+    patience: int = 6
+    batch: int = 8
+    accumulate: int = 1
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    gradient_norm: float = 1.0
+    samples_per_epoch: int = 0
+    variants: int = 3
+    rank: int = 8
+    train_decoder: bool = True
+    precision: str = "auto"
+    seed: int = 2023
+    validated_structures: int = 8
+    guard_tolerance: float = 0.05
+    least_response: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.depth not in DEPTHS:
+            raise ValueError(f"The depth {self.depth!r} is unknown: give one of {', '.join(DEPTHS)}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"The precision {self.precision!r} is unknown: give one of {', '.join(PRECISIONS)}.")
+        for name in ("epochs", "patience", "batch", "accumulate", "variants", "rank", "validated_structures"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more.")
+        for name in ("learning_rate", "gradient_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a number above 0.")
+        for name in ("weight_decay", "samples_per_epoch", "seed", "guard_tolerance", "least_response"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is {self.warmup}: give a share of all steps, 0 or more and less than 1.")
+
+    @classmethod
+    def of_depth(cls, depth: str, **changes: Any) -> Recipe:
+        """Return the recipe of a depth, with changes to its defaults.
+
+        The depth full takes LiteMedSAM's own learning rate and batch (train_one_gpu.py, branch LiteMedSAM).
+        """
+        defaults: dict[str, dict[str, Any]] = {
+            "adapter": {"learning_rate": 2e-4, "batch": 4},
+            "full": {"learning_rate": 5e-5, "batch": 4},
+        }
+        return cls(**{"depth": depth, **defaults.get(depth, {}), **changes})

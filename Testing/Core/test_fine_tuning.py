@@ -1,0 +1,373 @@
+"""A whole run: from a site's cases to a model file, however often it is interrupted and whatever goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from made_up_site import blind_base, job_in, made_up_site
+from MedSAMSlicerLib.dataset.site import SiteDataset
+from MedSAMSlicerLib.evaluation.scores import score_case
+from MedSAMSlicerLib.loading import load_predictor
+from MedSAMSlicerLib.model import build_model, save_checkpoint
+from MedSAMSlicerLib.store.lock import exclusive
+from MedSAMSlicerLib.training import embeddings as embeddings_module
+from MedSAMSlicerLib.training import run as run_module
+from MedSAMSlicerLib.training.fine_tuning import fine_tune
+from MedSAMSlicerLib.training.loop import Diverged
+from MedSAMSlicerLib.training.run import RunError
+from MedSAMSlicerLib.training.samples import Feed
+from MedSAMSlicerLib.training.validation import Validation
+from MedSAMSlicerLib.volume.files import FileError
+
+TESTING = Path(__file__).resolve().parents[1]
+
+
+class Killed(BaseException):
+    """As if the process had ended here: nothing may catch it."""
+
+
+def kill_at(state: str, epoch: int, batch: int = 0):
+    """Return a report that ends the run at a point."""
+
+    def report(progress):
+        if (progress.state, progress.epoch) == (state, epoch) and progress.batch >= batch:
+            raise Killed
+
+    return report
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "tuned.run" / "log.jsonl").read_text().splitlines()]
+
+
+def progress_of(folder: Path) -> dict:
+    return json.loads((folder / "tuned.run" / "progress.json").read_text())
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(path, weights_only=True)
+    adapter = content.get("adapter", {"low_rank": {}, "added": {}})
+    pairs = {f"{name} {n}": factor for name, pair in adapter["low_rank"].items() for n, factor in enumerate(pair)}
+    return {**content.get("model", {}), **adapter["added"], **pairs}
+
+
+def without_time(rows: list[dict]) -> list[dict]:
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a run of the depth decoder that nothing has disturbed."""
+    folder = tmp_path_factory.mktemp("finished")
+    fine_tune(job_in(folder))
+    return folder
+
+
+@pytest.mark.parametrize("depth", ["decoder", "adapter", "full"])
+def test_every_depth_writes_a_file_that_loads_by_its_path_and_scores_as_its_card_says(tmp_path, depth):
+    outcome = fine_tune(job_in(tmp_path, depth, epochs=3))
+    assert outcome.base["validation_dice"] == 0 < outcome.best["validation_dice"]
+    predictor = load_predictor(str(tmp_path / "tuned.pth"), "cpu")
+    card = predictor.model.metadata
+    assert card["recipe"]["depth"] == depth
+    assert card["validation"]["validation_dice"] == outcome.best["validation_dice"]
+    dataset = SiteDataset.open(tmp_path / "site")
+    (held,) = (dataset.load(case) for case in dataset.cases if case.split == "test")
+    scores = [score.dice for score in score_case(held, predictor, per_slice=False)]
+    assert np.mean(scores) == pytest.approx(card["test"]["dice"], abs=0.02)
+    assert card["test"]["base"]["dice"] == 0
+
+
+def test_the_log_and_the_progress_say_what_a_window_wants_to_show(finished):
+    rows = log_of(finished)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    keys = {"epoch", "train_loss", "validation_dice", "validation_surface_dice", "learning_rate", "seconds"}
+    assert all(keys <= set(row) for row in rows)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    progress = progress_of(finished)
+    assert (progress["state"], progress["epoch"], progress["of"]) == ("done", 2, 2)
+    assert "Dice on the validation cases" in progress["message"]
+    assert "sample cases are not on this computer" in progress["message"]
+
+
+def test_the_card_names_base_and_data_but_no_patient(finished):
+    content = torch.load(finished / "tuned.pth", weights_only=True)
+    card = json.dumps(content["metadata"])
+    assert content["metadata"]["base"]["name"] == "base.pth"
+    assert content["metadata"]["data"]["patients"] == {"train": 2, "validation": 1, "test": 1}
+    assert not any(word in card for word in ("Doe", "P0001", str(finished)))
+
+
+def test_cases_that_chose_the_model_can_never_be_tested_on(finished):
+    dataset = SiteDataset.open(finished / "site")
+    used = [case.split for case in dataset.cases if dataset.runs(case)]
+    assert used == ["train", "train", "validation"]
+    with pytest.raises(ValueError, match=r"used for training \(tuned\.run\)"):
+        dataset.assign("case-0001", "test")
+
+
+@pytest.mark.parametrize("moment", [("training", 2, 1), ("validating", 2, 0), ("encoding", 2, 0)])
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path, finished, moment):
+    with pytest.raises(Killed):
+        fine_tune(job_in(tmp_path), kill_at(*moment))
+    assert not (tmp_path / "tuned.pth").exists()
+    again = []
+    fine_tune(job_in(tmp_path), again.append)
+    assert min(progress.epoch for progress in again if progress.state == "training") == moment[1]
+    assert without_time(log_of(tmp_path)) == without_time(log_of(finished))
+    ours, theirs = weights_of(tmp_path / "tuned.pth"), weights_of(finished / "tuned.pth")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("depth", ["adapter", "full"])
+def test_resuming_gives_the_same_bits_where_the_encoder_is_trained(tmp_path, depth):
+    results = []
+    for name, report in (("whole", lambda progress: None), ("cut", kill_at("training", 2, 1))):
+        (tmp_path / name).mkdir()
+        job = job_in(tmp_path / name, depth)
+        try:
+            fine_tune(job, report)
+        except Killed:
+            fine_tune(job)
+        results.append(weights_of(tmp_path / name / "tuned.pth"))
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_workers_beside_the_training_process_change_nothing(tmp_path, finished):
+    job = job_in(tmp_path)
+    fine_tune(type(job)(**{**vars(job), "workers": 1}))
+    assert without_time(log_of(tmp_path)) == without_time(log_of(finished))
+
+
+def test_a_file_stop_ends_the_run_after_the_batch_and_the_best_so_far_is_there(tmp_path):
+    def report(progress):
+        if (progress.state, progress.epoch) == ("training", 2):
+            (tmp_path / "tuned.run" / "stop").touch()
+
+    outcome = fine_tune(job_in(tmp_path), report)
+    assert outcome.best["epoch"] == 1
+    assert outcome.output == tmp_path / "tuned.pth"
+    assert load_predictor(str(outcome.output), "cpu").model.metadata["test"] is None
+    assert progress_of(tmp_path)["state"] == "stopped"
+    # And the run can go on.
+    fine_tune(job_in(tmp_path))
+    assert len(log_of(tmp_path)) == 2
+
+
+def test_a_signal_ends_the_run_in_order_and_is_as_before_afterward(tmp_path):
+    number = signal.SIGTERM
+    before = signal.getsignal(number)
+
+    def report(progress):
+        if (progress.state, progress.epoch) == ("training", 2):
+            signal.raise_signal(number)
+
+    outcome = fine_tune(job_in(tmp_path), report)
+    assert outcome.message.startswith("Stopped")
+    assert len(log_of(tmp_path)) == 1
+    assert signal.getsignal(number) == before
+
+
+def test_a_run_in_a_thread_as_in_a_window_needs_no_signals(tmp_path):
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(fine_tune(job_in(tmp_path, epochs=1))))
+    thread.start()
+    thread.join()
+    assert len(outcomes) == 1
+
+
+def test_the_process_may_be_killed_in_the_middle_of_writing_and_the_files_stay_whole(tmp_path, finished):
+    job_in(tmp_path)
+    code = (
+        "import os, signal, torch\n"
+        "from pathlib import Path\n"
+        "from made_up_site import job_in\n"
+        "from MedSAMSlicerLib.training.fine_tuning import fine_tune\n"
+        "save = torch.save\n"
+        "def dying(content, file):\n"
+        "    if 'history' in content and content['epoch'] == 2:\n"
+        "        file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    save(content, file)\n"
+        "torch.save = dying\n"
+        f"fine_tune(job_in(Path({str(tmp_path)!r})))\n"
+    )
+    folders = os.pathsep.join([str(TESTING), str(TESTING.parent / "MedSAMSlicer")])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": folders}, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert torch.load(tmp_path / "tuned.run" / "state.pt", weights_only=True)["epoch"] == 1
+    fine_tune(job_in(tmp_path))
+    assert without_time(log_of(tmp_path)) == without_time(log_of(finished))
+
+
+def test_a_full_disk_ends_the_run_with_a_clear_word_and_the_state_before_stays(tmp_path, finished, monkeypatch):
+    saved = []
+
+    def full(content, path):
+        if path.name == "state.pt" and saved:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        saved.append(path.name)
+        torch.save(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_atomically", full)
+        with pytest.raises(OSError, match="No space left"):
+            fine_tune(job_in(tmp_path))
+    assert "No space left" in progress_of(tmp_path)["message"]
+    fine_tune(job_in(tmp_path))
+    assert without_time(log_of(tmp_path)) == without_time(log_of(finished))
+
+
+def test_embeddings_for_which_there_is_no_room_are_told_before_the_first(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("MedSAMSlicerLib.training.preconditions.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"embeddings of the slices take up to 0\.0 GB .* give another folder, or fewer"):
+        fine_tune(job_in(tmp_path))
+
+
+def test_embeddings_are_computed_once_for_all_runs_and_half_written_ones_again(tmp_path, monkeypatch):
+    fine_tune(job_in(tmp_path, epochs=1))
+    files = sorted((tmp_path / "embeddings").iterdir())
+    files[0].write_bytes(files[0].read_bytes()[:1000])
+    written = []
+    save = np.save
+    monkeypatch.setattr(embeddings_module.np, "save", lambda file, kept: (written.append(file.name), save(file, kept)))
+    job = job_in(tmp_path, epochs=1, learning_rate=5e-4)
+    fine_tune(type(job)(**{**vars(job), "output": tmp_path / "second.pth"}))
+    assert len(written) <= 1
+    assert sorted((tmp_path / "embeddings").iterdir()) == files
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_case_and_what_was_good_stays(tmp_path, monkeypatch):
+    prepared = Feed._prepared
+
+    def broken(self, sample):
+        found = prepared(self, sample)
+        place = (sample.outline.case_id, sample.outline.label, sample.outline.index)
+        if place == ("case-0002", "bright", 2) and (tmp_path / "tuned.run" / "best.pth").exists():
+            found.tensor[:] = torch.nan
+        return found
+
+    monkeypatch.setattr(Feed, "_prepared", broken)
+    with pytest.raises(Diverged, match=r"case-0002, 'bright', slice 2 is nan in epoch \d: look at this case, or"):
+        fine_tune(job_in(tmp_path))
+    assert progress_of(tmp_path)["state"] == "failed"
+    best = tmp_path / "tuned.run" / "best.pth"
+    assert load_predictor(str(best), "cpu").model.metadata["validation"]["epoch"] in (1, 2)
+
+
+def test_a_folder_in_use_by_another_run_is_refused_at_once_and_left_alone(tmp_path):
+    folder = tmp_path / "tuned.run"
+    folder.mkdir()
+    (folder / "stop").touch()
+    with exclusive(folder / "run"), pytest.raises(RunError, match=r"tuned\.run is in use by another run: wait"):
+        fine_tune(job_in(tmp_path))
+    assert (folder / "stop").exists()
+
+
+def test_a_folder_of_a_run_with_other_settings_or_cases_is_refused(finished):
+    with pytest.raises(RunError, match=r"other settings \(recipe batch, recipe seed\): give these again"):
+        fine_tune(job_in(finished, batch=2, seed=7))
+
+
+def test_a_run_that_is_done_is_not_done_again(finished):
+    before = (finished / "tuned.run" / "log.jsonl").read_bytes()
+    states = []
+    fine_tune(job_in(finished), lambda progress: states.append(progress.state))
+    assert "training" not in states
+    assert (finished / "tuned.run" / "log.jsonl").read_bytes() == before
+
+
+def test_a_corrupted_case_is_named_before_anything_is_trained(tmp_path):
+    job = job_in(tmp_path)
+    image = tmp_path / "site" / "cases" / "case-0002" / "image.nrrd"
+    image.write_bytes(image.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=r"can't be trained on: case-0002: .*image\.nrrd"):
+        fine_tune(job)
+
+
+def test_a_case_that_breaks_while_the_run_starts_is_an_error_of_its_file(tmp_path, monkeypatch):
+    job = job_in(tmp_path)
+    monkeypatch.setattr("MedSAMSlicerLib.training.preconditions.check", lambda dataset: [])
+    (tmp_path / "site" / "cases" / "case-0001" / "labels.seg.nrrd").write_bytes(b"")
+    with pytest.raises(FileError, match=r"labels\.seg\.nrrd is empty"):
+        fine_tune(job)
+
+
+@pytest.mark.parametrize("splits", [("train", "train", "test"), ("validation", "test")])
+def test_a_dataset_without_a_split_says_how_to_split_it(tmp_path, splits):
+    made_up_site(tmp_path / "site", splits)
+    blind_base(tmp_path / "base.pth")
+    missing = "train" if splits[0] == "validation" else "validation"
+    with pytest.raises(ValueError, match=f"has no case for {missing}: run medsam-slicer dataset split first"):
+        fine_tune(job_in(tmp_path))
+
+
+def test_an_adapter_of_an_adapter_is_refused(tmp_path):
+    fine_tune(job_in(tmp_path, "adapter"))
+    job = job_in(tmp_path, "adapter")
+    again = type(job)(**{**vars(job), "base": str(tmp_path / "tuned.pth"), "output": tmp_path / "second.pth"})
+    with pytest.raises(ValueError, match=r"is an adapter of 'base\.pth': give 'base\.pth' as the base, or"):
+        fine_tune(again)
+
+
+def test_no_file_is_written_if_no_epoch_is_better_than_the_base_model(tmp_path):
+    job = job_in(tmp_path, epochs=2)
+    model = build_model("tiny")
+    torch.manual_seed(1)
+    torch.nn.init.normal_(model.mask_decoder.output_hypernetworks_mlps[0].layers[2].weight)
+    save_checkpoint(model, tmp_path / "base.pth")
+    outcome = fine_tune(type(job)(**{**vars(job), "recipe": type(job.recipe)(epochs=1, learning_rate=1e-12)}))
+    assert outcome.output is None
+    assert outcome.best["epoch"] == 0
+    assert "go on with the base model" in outcome.message
+    assert not (tmp_path / "tuned.pth").exists()
+
+
+def test_an_epoch_that_is_objected_to_is_never_the_best_and_patience_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Validation, "objection", lambda self, model: "deaf to its box: response 0.01, base model 0.50")
+    outcome = fine_tune(job_in(tmp_path, epochs=6, patience=2))
+    assert outcome.output is None
+    rows = log_of(tmp_path)
+    assert len(rows) == 2
+    assert {row["best"] for row in rows} == {False}
+    assert any("deaf" in row.get("objection", "") for row in rows)
+
+
+def test_tensorboard_gets_the_figures_where_it_is_installed(tmp_path, monkeypatch):
+    class Writer:
+        """What we use of TensorBoard's, and nothing else."""
+
+        written: ClassVar[list] = []
+
+        def __init__(self, folder):
+            assert folder == str(tmp_path / "tuned.run" / "tensorboard")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+        def add_scalar(self, name, value, step):
+            self.written.append((name, float(value), step))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    fine_tune(job_in(tmp_path, epochs=2))
+    curves = {(name, step) for name, _, step in Writer.written}
+    assert {("train_loss", 1), ("train_loss", 2), ("validation_dice", 2), ("learning_rate", 2)} <= curves

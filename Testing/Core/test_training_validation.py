@@ -1,0 +1,107 @@
+"""Which models are refused as the best, however well they segment the validation cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from made_up_site import made_up_site
+from MedSAMSlicerLib.dataset.case import LoadedCase
+from MedSAMSlicerLib.evaluation.response import BoxResponse
+from MedSAMSlicerLib.inference.predictor import Predictor
+from MedSAMSlicerLib.model import build_model
+from MedSAMSlicerLib.training import validation as validation_module
+from MedSAMSlicerLib.training.distributed import Team
+from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
+from MedSAMSlicerLib.training.recipe import Recipe
+from MedSAMSlicerLib.training.strengths import KnownSlice, mean_slice_dice, sample_slices
+from MedSAMSlicerLib.training.validation import Validation, spread
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+
+ALONE = Team(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[LoadedCase]:
+    dataset = made_up_site(tmp_path / "site")
+    return [dataset.load(case) for case in dataset.cases]
+
+
+def objection(
+    cases: list[LoadedCase],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    strengths: tuple[float, float] = (0.8, 0.8),
+    responses: tuple[BoxResponse, BoxResponse] = (BoxResponse(0.6, 0.5), BoxResponse(0.6, 0.5)),
+) -> str:
+    """Judge a model whose figures are written down: the tuned one's first, then the base model's."""
+    figures, answers = iter(strengths), iter(responses)
+    monkeypatch.setattr(validation_module, "mean_slice_dice", lambda *arguments: next(figures))
+    monkeypatch.setattr(validation_module, "box_response", lambda *arguments: next(answers))
+    known = [KnownSlice(np.zeros((4, 4), np.uint8), np.ones((4, 4), bool))]
+    recipe = Recipe(guard_tolerance=0.05, least_response=0.5)
+    return Validation(cases, build_model("tiny"), recipe, ALONE, known, None).objection(build_model("tiny"))
+
+
+def test_a_model_that_is_as_good_as_its_base_is_accepted(cases, monkeypatch):
+    assert objection(cases, monkeypatch) == ""
+    assert objection(cases, monkeypatch, strengths=(0.76, 0.8)) == ""
+
+
+def test_a_model_that_has_forgotten_more_than_the_tolerance_is_refused(cases, monkeypatch):
+    assert objection(cases, monkeypatch, strengths=(0.74, 0.8)).startswith("forgets: Dice on the sample cases 0.740")
+
+
+def test_a_model_that_no_longer_follows_its_box_is_refused(cases, monkeypatch):
+    responses = (BoxResponse(0.2, 0.5), BoxResponse(0.6, 0.5))
+    assert objection(cases, monkeypatch, responses=responses).startswith("deaf to its box: response 0.200")
+
+
+def test_a_model_that_fills_its_box_is_refused_unless_the_base_was_worse(cases, monkeypatch):
+    base_good, base_bad = BoxResponse(0.6, 0.5), BoxResponse(0.6, -2.0)
+    filling = BoxResponse(0.6, -0.3)
+    assert objection(cases, monkeypatch, responses=(filling, base_good)).startswith("fills its box")
+    assert objection(cases, monkeypatch, responses=(filling, base_bad)) == ""
+
+
+def test_a_base_that_was_deaf_itself_sets_no_mark(cases, monkeypatch):
+    assert objection(cases, monkeypatch, responses=(BoxResponse(0.0, 0.0), BoxResponse(0.0, -1.0))) == ""
+
+
+def test_few_structures_are_taken_from_all_cases_and_different_labels(cases):
+    chosen = spread(cases, 3)
+    assert [case.case.id for case in chosen] == ["case-0001", "case-0002", "case-0003"]
+    assert [next(iter(case.labels)) for case in chosen] == ["bright", "inner", "bright"]
+    assert len(spread(cases, 100)) == 8
+
+
+def test_without_the_sample_cases_nothing_is_known(tmp_path):
+    assert sample_slices(tmp_path) == []
+
+
+def test_the_base_model_is_good_at_the_organs_of_the_sample_cases(samples, lite_weights):
+    from MedSAMSlicerLib.loading import load_predictor
+
+    slices = sample_slices(next(iter(samples.values())).parent)
+    assert len(slices) == 12
+    assert mean_slice_dice(slices[:1], load_predictor("lite", "cpu"), EmbeddingCache()) > 0.85
+
+
+def test_embeddings_on_disk_serve_every_decoder_of_one_encoder_and_no_other_encoder(tmp_path):
+    image = np.random.default_rng(1).integers(0, 255, (30, 40), dtype=np.uint8)
+    tuned, other = build_model("tiny"), build_model("tiny")
+    with torch.no_grad():
+        tuned.mask_decoder.iou_token.weight.add_(1)
+        other.image_encoder.pos_embed.add_(1)
+    encoder, decoder, stranger = (Predictor(model, device="cpu") for model in (build_model("tiny"), tuned, other))
+    ours, theirs = StoredEmbeddings(tmp_path, encoder), StoredEmbeddings(tmp_path, stranger)
+    assert StoredEmbeddings(tmp_path, decoder).path(image) == ours.path(image) != theirs.path(image)
+    ours.keep(image)
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+    kept = ours.embedding(decoder, image)
+    assert file.stat().st_mtime_ns == written
+    torch.testing.assert_close(kept.tensor, encoder.encode(image).tensor, atol=2e-3, rtol=2e-3)
