@@ -8,8 +8,8 @@ import qt
 from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.window_preview import WindowPreview
-from MedSAMSlicerLib.mrml.volumes import voxels
-from MedSAMSlicerLib.volume.intensity import CT_WINDOWS, guess_modality
+from MedSAMSlicerLib.mrml.windows import modality_of
+from MedSAMSlicerLib.volume.intensity import CT_WINDOWS
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
@@ -73,8 +73,7 @@ def _describe(volume: object) -> str:
     if volume is None:
         return ""
     try:
-        values = voxels(volume)
-        modality = "display" if values.ndim == 4 else guess_modality(values)
+        modality = modality_of(volume)
     except ValueError as error:
         return str(error)
     return {

@@ -12,6 +12,7 @@ from MedSAMSlicerLib.mrml.pending import PendingSlices
 from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, require_labelmaps
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world, voxels
+from MedSAMSlicerLib.mrml.windows import window_of
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
@@ -83,7 +84,7 @@ class SegmentationTask:
         propagation: str = "path",
         editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
     ) -> None:
-        stack = SliceStack(voxels(volume), volume.GetSpacing(), axis=axis, window=window)
+        stack = SliceStack(voxels(volume), volume.GetSpacing(), axis=axis, window=window_of(volume, window))
         require_labelmaps(segmentation)
         for each in structures:
             if each.segment_id is not None and segmentation.GetSegmentation().GetSegment(each.segment_id) is None:
