@@ -24,10 +24,9 @@ from MedSAMSlicerLib.mrml.boxes import (
     structure_of,
 )
 from MedSAMSlicerLib.mrml.key_slices import key_slice_of, painted_slice
-from MedSAMSlicerLib.mrml.segments import segment_mask
+from MedSAMSlicerLib.mrml.segments import segment_slice
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.geometry import slice_of
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
@@ -165,7 +164,7 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
     def _correct_current_slice(self) -> None:
         volume, segmentation, segment_id = self._chosen()
         axis, index = slice_in_view(self._view.node, volume)
-        mask = slice_of(segment_mask(segmentation, segment_id, volume), axis, index)
+        mask = segment_slice(segmentation, segment_id, volume, axis, index)
         if not mask.any():
             raise ValueError(
                 _("The segment holds nothing in slice {slice}: draw a box there instead.").format(

@@ -10,10 +10,11 @@ import numpy as np
 from MedSAMSlicerLib.volume.across import correct_across
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.extent import propagate_until_end
-from MedSAMSlicerLib.volume.geometry import bounding_box, slice_of
+from MedSAMSlicerLib.volume.geometry import plane_axes
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.path import propagate_path
 from MedSAMSlicerLib.volume.propagation import propagation_named
+from MedSAMSlicerLib.volume.sparse_mask import SparseMask
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask
 
@@ -80,27 +81,34 @@ def _corrected(
     cache: EmbeddingCache,
 ) -> Iterator[SliceMask]:
     """Correct the masks by key slices of other directions, and yield all of them."""
-    volume = np.zeros(stack.voxels.shape[:3], dtype=bool)
+    volume = SparseMask(stack.dimensions)
     for result in results.values():
-        slice_of(volume, stack.axis, result.index)[:] = result.mask
+        volume.put(stack.axis, result.index, result.mask)
     # What a user has fixed stays: whole slices of the stack, and every correction that was made before.
-    fixed = np.zeros_like(volume)
-    for index in along:
-        slice_of(fixed, stack.axis, index)[:] = True
+    fixed = {(stack.axis, index) for index in along}
     for key in keys:
         other = stack.along(key.axis)
-        low, high = bounding_box(volume) if volume.any() else ((0, 0, 0), (-1, -1, -1))
-        span = sorted({*range(low[key.axis], high[key.axis] + 1), key.index})
-        masks = {index: slice_of(volume, key.axis, index).copy() for index in span}
+        masks = volume.along(key.axis, volume.span(key.axis))
         stops = {each.index for each in keys if each.axis == key.axis and each is not key}
         for index, mask in correct_across(other, masks, key, stops, predictor, cache):
-            now = slice_of(volume, key.axis, index)
-            now[:] = np.where(slice_of(fixed, key.axis, index), now, mask)
-        slice_of(fixed, key.axis, key.index)[:] = True
+            stays = _fixed_pixels(other, index, fixed)
+            volume.put(key.axis, index, np.where(stays, volume.cut(key.axis, index), mask))
+        fixed.add((key.axis, key.index))
     first, last = min(results), max(results)
-    for index in range(len(stack)):
-        if index not in results and slice_of(volume, stack.axis, index).any():
+    for index in volume.span(stack.axis):
+        if index not in results and volume.cut(stack.axis, index).any():
             # A correction that reaches beyond the ends: the end tells how sure it is.
             results[index] = replace(results[min(max(index, first), last)], index=index)
     for index in sorted(results):
-        yield replace(results[index], mask=slice_of(volume, stack.axis, index).copy(), final=True)
+        yield replace(results[index], mask=volume.cut(stack.axis, index), final=True)
+
+
+def _fixed_pixels(stack: SliceStack, index: int, fixed: Collection[tuple[int, int]]) -> np.ndarray:
+    """Mark the pixels of a slice that lie in fixed slices, (axis, index), of any direction: bool (rows, columns)."""
+    pixels = np.zeros(stack.shape, dtype=bool)
+    x, y = plane_axes(stack.axis)
+    pixels[[other for axis, other in fixed if axis == y], :] = True
+    pixels[:, [other for axis, other in fixed if axis == x]] = True
+    if (stack.axis, index) in fixed:
+        pixels[:] = True
+    return pixels
