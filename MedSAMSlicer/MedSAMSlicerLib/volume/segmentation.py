@@ -49,8 +49,8 @@ def segment_structure(
     along = {key.index: key for key in keys if key.axis == stack.axis}
     across = {(key.axis, key.index): key for key in keys if key.axis != stack.axis}
     if not boxes:
-        first = next(key for key in keys if key.axis == stack.axis)
-        results = propagate_until_end(stack, along[first.index], predictor, cache, along)
+        start = next(key for key in keys if key.axis == stack.axis)
+        results = propagate_until_end(stack, along[start.index], predictor, cache, along)
     elif along:
         results = propagate_path(stack, boxes, predictor, cache, along)
     else:

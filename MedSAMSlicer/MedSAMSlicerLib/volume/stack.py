@@ -53,7 +53,7 @@ class SliceStack:
         return self.dimensions[y_axis], self.dimensions[x_axis]
 
     def image(self, index: int, part: tuple[slice, slice] = np.s_[:, :]) -> np.ndarray:
-        """Window one slice, or some rows and columns of it: uint8 (rows, columns) or (rows, columns, 3), a new array."""
+        """Window one slice, or a part of it, to a new array: uint8 (rows, columns) or (rows, columns, 3)."""
         values = slice_of(self.voxels, self.axis, index)[part]
         if self._table is None:
             return self.range.apply(values)
