@@ -31,7 +31,7 @@ class ModelSection:
             ui.deviceComboBox.addItem(text, name)
         ui.deviceComboBox.setCurrentIndex(ui.deviceComboBox.findData(setting("device")))
         ui.deviceComboBox.connect("activated(int)", lambda index: self._remember("device", ui.deviceComboBox, index))
-        self._fill_models()
+        self.list_models()
         ui.modelComboBox.connect("activated(int)", lambda index: self._remember("model", ui.modelComboBox, index))
         ui.otherModelButton.connect("clicked(bool)", lambda *args: self._choose_file())
         ui.cacheSpinBox.value = int(setting("cacheMebibytes"))
@@ -74,12 +74,8 @@ class ModelSection:
         ui.importWeightsButton.enabled = self._job is None and missing_weights(setting("model")) is not None
         ui.installProgressBar.visible = self._job is not None
 
-    def close(self) -> None:
-        """Stop a download; what has arrived is kept, and the next one goes on from there."""
-        if self._job is not None:
-            self._job.stop()
-
-    def _fill_models(self) -> None:
+    def list_models(self) -> None:
+        """Show the models that there are now."""
         combo = self._panel.ui.modelComboBox
         combo.clear()
         for stored in WeightsStore().entries():
@@ -91,6 +87,18 @@ class ModelSection:
             combo.addItem(Path(model).name, model)
         combo.setCurrentIndex(combo.findData(model))
 
+    def choose(self, model: str) -> None:
+        """Make a model the one that segments: a name of the catalog, or the path of a checkpoint."""
+        remember("model", model)
+        self._failure = ""
+        self.list_models()
+        self._panel.update()
+
+    def close(self) -> None:
+        """Stop a download; what has arrived is kept, and the next one goes on from there."""
+        if self._job is not None:
+            self._job.stop()
+
     def _remember(self, name: str, combo: Any, index: int) -> None:
         remember(name, combo.itemData(index))
         self._failure = ""
@@ -101,9 +109,7 @@ class ModelSection:
             None, _("Model file"), "", _("Checkpoints") + " (*.pth *.pt *.bin *.safetensors)"
         )
         if path:
-            remember("model", path)
-            self._fill_models()
-            self._panel.update()
+            self.choose(path)
 
     def _import(self) -> None:
         path = qt.QFileDialog.getOpenFileName(None, _("File of weights"), "", _("All files") + " (*)")
