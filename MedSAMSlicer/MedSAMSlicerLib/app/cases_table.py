@@ -33,7 +33,6 @@ class CasesTable:
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         self._cases: tuple[Case, ...] = ()
-        self._shown: Any = None
 
     @property
     def selected(self) -> Case | None:
@@ -44,22 +43,19 @@ class CasesTable:
     def show(self, dataset: SiteDataset | None) -> None:
         """Show the cases of a dataset as they are now; nothing without one."""
         self._cases = dataset.cases if dataset else ()
-        shown = [(case, dataset.runs(case), is_drawn(dataset, case)) for case in self._cases]
-        if shown == self._shown:
-            return
-        self._shown = shown
-        self._table.setRowCount(len(shown))
-        for row, (case, runs, drawn) in enumerate(shown):
-            picture = qt.QTableWidgetItem(qt.QIcon(str(picture_path(dataset, case))) if drawn else qt.QIcon(), "")
-            self._table.setItem(row, 0, picture)
-            for column, text in enumerate((case.id, case.patient, ", ".join(case.labels)), start=1):
+        self._table.setRowCount(len(self._cases))
+        for row, case in enumerate(self._cases):
+            for column, text in enumerate(("", case.id, case.patient, ", ".join(case.labels))):
                 self._table.setItem(row, column, qt.QTableWidgetItem(text))
-            self._table.setCellWidget(row, 4, self._split_combo(case, runs))
+            self.show_picture(dataset, case)
+            self._table.setCellWidget(row, 4, self._split_combo(case, dataset.runs(case)))
         self._table.resizeColumnsToContents()
 
-    def forget(self) -> None:
-        """Make the next `show` fill the table in any case, as after a choice that was refused."""
-        self._shown = None
+    def show_picture(self, dataset: SiteDataset, case: Case) -> None:
+        """Show the picture of a case, if it is drawn."""
+        if case in self._cases and is_drawn(dataset, case):
+            self._table.item(self._cases.index(case), 0).setIcon(qt.QIcon(str(picture_path(dataset, case))))
+            self._table.resizeColumnToContents(0)
 
     def _split_combo(self, case: Case, runs: tuple[str, ...]) -> Any:
         combo = qt.QComboBox()

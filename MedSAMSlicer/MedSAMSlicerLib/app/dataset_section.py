@@ -35,6 +35,7 @@ class DatasetSection:
         self._drawing: Job | None = None
         self._undrawable: set[str] = set()
         self._segments: list[tuple[str, str]] = []
+        self._stale = False
         ui = panel.ui
         self._table = CasesTable(ui.casesTable, self.assign)
         ui.findingsText.hide()
@@ -54,7 +55,7 @@ class DatasetSection:
         """Read the dataset that was chosen at last; also called when another process may have changed it."""
         self.dataset = None
         if setting("siteDataset"):
-            self._open(Path(setting("siteDataset")))
+            self._open(SiteDataset.open, Path(setting("siteDataset")))
 
     def add(self) -> None:
         """Make a case of the module's volume and the ticked segments."""
@@ -88,7 +89,6 @@ class DatasetSection:
 
     def assign(self, case_id: str, split: str) -> None:
         """Move the patient of a case to a split, with all cases."""
-        self._table.forget()
         self._change(lambda: self.dataset.assign(case_id, split), "")
 
     def check(self) -> None:
@@ -103,7 +103,9 @@ class DatasetSection:
     def update(self) -> None:
         """Show the dataset, and the segments of the scene."""
         ui, parameters = self._panel.ui, self._panel.parameters
-        self._table.show(self.dataset)
+        if self._stale:
+            self._stale = False
+            self._table.show(self.dataset)
         self._list_segments(parameters.segmentation)
         ui.datasetFolderLabel.setText(str(self.dataset.folder) if self.dataset else _("none chosen"))
         missing = self._missing(parameters)
@@ -140,20 +142,24 @@ class DatasetSection:
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder of the dataset"), setting("siteDataset"))
         if not folder:
             return
-        self._panel.ui.findingsText.hide()
-        self._open(Path(folder), create=not (Path(folder) / "dataset.json").exists())
-        if self.dataset is not None:
+        known = (Path(folder) / "dataset.json").exists()
+        if self._open(SiteDataset.open if known else SiteDataset.create, Path(folder)):
             remember("siteDataset", folder)
-
-    def _open(self, folder: Path, *, create: bool = False) -> None:
-        try:
-            self.dataset = SiteDataset.create(folder) if create else SiteDataset.open(folder)
+            self._panel.ui.findingsText.hide()
+            self._undrawable.clear()
             self.tell("")
+
+    def _open(self, how: Callable[[Path], SiteDataset], folder: Path) -> bool:
+        """Show the dataset of a folder; if there is none, tell it and return False."""
+        self._stale = True
+        self._panel.update()
+        try:
+            self.dataset = how(folder)
         except (ValueError, OSError) as error:
             self.tell(str(error), error=True)
-        self._undrawable.clear()
+            return False
         self._draw_next()
-        self._panel.update()
+        return True
 
     def _change(self, change: Callable[[], object], text: str) -> None:
         """Change the dataset at once; what it refuses is told."""
@@ -162,6 +168,7 @@ class DatasetSection:
             self.tell(text)
         except (ValueError, OSError) as error:
             self.tell(str(error), error=True)
+        self._stale = True
         self._panel.update()
 
     def _run(self, compute: Callable[[Job], Any], take: Callable[[Any], None], text: str) -> None:
@@ -174,7 +181,7 @@ class DatasetSection:
             self._job = None
             if error is not None:
                 self.tell(str(error) or type(error).__name__, error=True)
-            self._panel.update()
+            self.read()
 
         self.tell(text)
         self._job = self._panel.logic.worker.run(Job(results, take, end))
@@ -183,7 +190,6 @@ class DatasetSection:
     def _on_added(self, case: Case) -> None:
         self._panel.ui.patientLineEdit.clear()
         self.tell(_("{case} is added.").format(case=case.id))
-        self._draw_next()
 
     def _on_checked(self, result: tuple[int, int] | list[Finding]) -> None:
         if isinstance(result, tuple):
@@ -196,7 +202,7 @@ class DatasetSection:
         if not lines:
             self.tell(_("Nothing is wrong with the cases."))
         else:
-            text = _("{errors} errors and {warnings} warnings; errors must be mended before the training.")
+            text = _("Errors: {errors}, warnings: {warnings}. Errors must be mended before the training.")
             self.tell(text.format(errors=errors, warnings=len(lines) - errors), error=errors > 0)
 
     def _draw_next(self) -> None:
@@ -218,8 +224,8 @@ class DatasetSection:
             self._drawing = None
             # Without a picture a case is as good; what is wrong with it tells the check.
             self._undrawable.add(case.id)
+            self._table.show_picture(dataset, case)
             self._draw_next()
-            self._panel.update()
 
         self._drawing = self._panel.logic.worker.run(Job(results, lambda drawn: None, end))
 

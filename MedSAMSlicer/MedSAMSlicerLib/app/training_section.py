@@ -34,6 +34,8 @@ class TrainingSection:
         self.training: TrainingProcess | None = None
         """The run that is shown."""
         self._followed = False
+        self._progress: dict[str, Any] = {}
+        self._log: list[dict[str, Any]] = []
         self._report: LibraryProcess | None = None
         self._curves = LearningCurves()
         self._timer = qt.QTimer()
@@ -55,7 +57,7 @@ class TrainingSection:
         ui.modelNameLineEdit.connect("textChanged(QString)", lambda text: panel.update())
         ui.trainButton.connect("clicked(bool)", lambda *args: self.train())
         ui.stopTrainingButton.connect("clicked(bool)", lambda *args: self.stop())
-        ui.showCurvesButton.connect("clicked(bool)", lambda *args: self._curves.show())
+        ui.showCurvesButton.connect("clicked(bool)", lambda *args: self._show_curves())
         ui.reportButton.connect("clicked(bool)", lambda *args: self.report())
         ui.useModelButton.connect("clicked(bool)", lambda *args: self.use())
         self._find()
@@ -114,17 +116,19 @@ class TrainingSection:
     def update(self) -> None:
         """Enable what can be done."""
         ui = self._panel.ui
+        if ui.trainingSection.collapsed:
+            return
         self.dataset.update()
         missing = self._missing()
         ui.trainButton.enabled = not missing
         ui.trainButton.toolTip = missing or _("Train a model in the background, from the model of section Model.")
         training = self.training
         # What was asked before the training has begun would be taken for an old request.
-        ui.stopTrainingButton.enabled = self.running and training.state != ""
+        ui.stopTrainingButton.enabled = self.running and bool(self._progress)
         made = training is not None and not self.running and training.model is not None
         ui.useModelButton.enabled = made
         ui.reportButton.enabled = made and self._report is None
-        ui.showCurvesButton.enabled = training is not None and bool(training.log())
+        ui.showCurvesButton.enabled = bool(self._log)
         ui.baseModelLabel.setText(ui.modelComboBox.currentText)
 
     def tell(self, text: str, *, error: bool = False) -> None:
@@ -148,6 +152,8 @@ class TrainingSection:
         """Say what has to be given before a model can be trained; empty if nothing."""
         if self.running:
             return _("A training runs: wait for it, or stop it.")
+        if self._report is not None:
+            return _("A report is being made: wait for it.")
         if not self._panel.model.ready:
             return _("The model is not installed: see section Model.")
         if self.dataset.dataset is None:
@@ -188,9 +194,10 @@ class TrainingSection:
         """Called by the timer: show how far everything is."""
         if self._followed:
             running = self.training.running
-            self._curves.draw(self.training.name, self.training.log())
+            self._progress, self._log = self.training.progress(), self.training.log()
+            self._curves.draw(self.training.name, self._log)
             if running:
-                self._show_progress(self.training.progress())
+                self._show_progress()
             else:
                 self._followed = False
                 self._on_training_ended()
@@ -202,8 +209,13 @@ class TrainingSection:
         if self._panel.parameters is not None:
             self.update()
 
-    def _show_progress(self, progress: dict[str, Any]) -> None:
-        bar = self._panel.ui.trainingProgressBar
+    def _show_curves(self) -> None:
+        # The scene may have been closed since they were drawn.
+        self._curves.draw(self.training.name, self._log)
+        self._curves.show()
+
+    def _show_progress(self) -> None:
+        bar, progress = self._panel.ui.trainingProgressBar, self._progress
         state, epoch, epochs = (progress.get(key) for key in ("state", "epoch", "of"))
         batch, batches = progress.get("batch", 0), progress.get("batches", 0)
         part = f" {batch}/{batches}" if batches else ""
