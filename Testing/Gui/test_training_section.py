@@ -21,7 +21,7 @@ from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment
 from panel_user import box_mask
 
-CASE, PATIENT, LABELS, SPLIT = 1, 2, 3, 4
+CASE, PATIENT, SPLIT, LABELS = 1, 2, 3, 4
 TRAINING_S = 60.0
 
 
@@ -51,6 +51,8 @@ def trainer(site, user):
     user.ui.trainingSection.collapsed = False
     user.ui.modelNameLineEdit.setText("our scanner")
     wait_for_pictures(user)
+    assert user.ui.trainButton.isVisibleTo(user.ui.trainingSection)
+    assert not user.ui.findingsText.isVisibleTo(user.ui.trainingSection)
     return user
 
 
@@ -76,8 +78,8 @@ def choose_split(user, row: int, text: str) -> None:
     user.gui.pump()
 
 
-def wait_for_epochs(user, count: int) -> None:
-    user.gui.pump(until=lambda: len(user.panel.training.training.log()) >= count, at_most=TRAINING_S)
+def wait_for_an_epoch(user) -> None:
+    user.gui.pump(until=lambda: user.ui.showCurvesButton.enabled, at_most=TRAINING_S)
 
 
 def wait_for_end(user) -> None:
@@ -157,7 +159,7 @@ def test_the_check_shows_what_is_wrong_and_a_case_is_removed_after_a_question(gu
     trainer.press("checkDatasetButton")
     wait_for_pictures(trainer)
     assert "error: case-0002:" in trainer.ui.findingsText.plainText
-    assert "Errors: 1," in trainer.ui.datasetLabel.text
+    assert "Errors: 1." in trainer.ui.datasetLabel.text
     trainer.ui.casesTable.setCurrentCell(1, CASE)
     for answer, left in ((gui.qt.QMessageBox.Cancel, 4), (gui.qt.QMessageBox.Ok, 3)):
         gui.dialogs.answer(answer)
@@ -174,7 +176,7 @@ def test_a_trained_model_is_drawn_reported_listed_and_used(gui, trainer, compute
     models = ui.modelComboBox.count
     trainer.press("trainButton")
     assert not ui.trainButton.enabled
-    wait_for_epochs(trainer, 1)
+    wait_for_an_epoch(trainer)
     gui.pump(0.6)
     assert "Epoch" in ui.trainingLabel.text
     assert ui.trainingProgressBar.maximum > 0
@@ -208,7 +210,7 @@ def test_a_trained_model_is_drawn_reported_listed_and_used(gui, trainer, compute
 
 def test_the_next_slicer_follows_the_training_and_can_stop_it(gui, trainer, computer):
     trainer.press("trainButton")
-    wait_for_epochs(trainer, 1)
+    wait_for_an_epoch(trainer)
     first = trainer.panel.training.training.process
     trainer.widget.onReload()
     trainer.widget = gui.module_manager.module("MedSAMSlicer").widgetRepresentation().self()
@@ -217,6 +219,9 @@ def test_the_next_slicer_follows_the_training_and_can_stop_it(gui, trainer, comp
     assert trainer.panel.training.running
     assert not trainer.ui.trainingSection.collapsed
     assert trainer.ui.modelNameLineEdit.text == "our scanner"
+    found = trainer.panel.training.training
+    with pytest.raises(ValueError, match="our scanner is being trained already"):
+        type(found).start(found.request)
     gui.pump(until=lambda: "Epoch" in trainer.ui.trainingLabel.text)
     trainer.press("stopTrainingButton")
     wait_for_end(trainer)
@@ -228,14 +233,14 @@ def test_the_next_slicer_follows_the_training_and_can_stop_it(gui, trainer, comp
 
 def test_a_process_that_was_killed_is_told_and_goes_on(gui, trainer):
     trainer.press("trainButton")
-    wait_for_epochs(trainer, 1)
+    wait_for_an_epoch(trainer)
     os.kill(trainer.panel.training.training.process.id, signal.SIGKILL)
     wait_for_end(trainer)
     assert "has ended before its time" in trainer.ui.trainingLabel.text
     done = len(trainer.panel.training.training.log())
     trainer.press("trainButton")
-    gui.pump(until=lambda: trainer.panel.training.training.progress().get("epoch", 0) > done, at_most=TRAINING_S)
-    gui.pump(0.6)
+    gui.pump(until=lambda: "Epoch" in trainer.ui.trainingLabel.text, at_most=TRAINING_S)
+    assert f"Epoch {done + 1} of" in trainer.ui.trainingLabel.text
     trainer.press("stopTrainingButton")
     wait_for_end(trainer)
     assert trainer.ui.trainingLabel.text.startswith("Stopped.")

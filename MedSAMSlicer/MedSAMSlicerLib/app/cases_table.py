@@ -24,7 +24,7 @@ class CasesTable:
 
     def __init__(self, table: Any, assign: Callable[[str, str], None]) -> None:
         self._table, self._assign = table, assign
-        titles = [_("Picture"), _("Case"), _("Patient"), _("Labels"), _("Split")]
+        titles = [_("Picture"), _("Case"), _("Patient"), _("Split"), _("Labels")]
         table.setColumnCount(len(titles))
         table.setHorizontalHeaderLabels(titles)
         table.verticalHeader().hide()
@@ -45,10 +45,10 @@ class CasesTable:
         self._cases = dataset.cases if dataset else ()
         self._table.setRowCount(len(self._cases))
         for row, case in enumerate(self._cases):
-            for column, text in enumerate(("", case.id, case.patient, ", ".join(case.labels))):
+            for column, text in enumerate(("", case.id, case.patient, "", ", ".join(case.labels))):
                 self._table.setItem(row, column, qt.QTableWidgetItem(text))
             self.show_picture(dataset, case)
-            self._table.setCellWidget(row, 4, self._split_combo(case, dataset.runs(case)))
+            self._table.setCellWidget(row, 3, self._split_combo(case, dataset.runs(case)))
         self._table.resizeColumnsToContents()
 
     def show_picture(self, dataset: SiteDataset, case: Case) -> None:

@@ -38,7 +38,6 @@ class DatasetSection:
         self._stale = False
         ui = panel.ui
         self._table = CasesTable(ui.casesTable, self.assign)
-        ui.findingsText.hide()
         ui.chooseDatasetButton.connect("clicked(bool)", lambda *args: self._choose())
         ui.addCaseButton.connect("clicked(bool)", lambda *args: self.add())
         ui.removeCaseButton.connect("clicked(bool)", lambda *args: self.remove())
@@ -111,6 +110,7 @@ class DatasetSection:
         missing = self._missing(parameters)
         ui.addCaseButton.enabled = not missing and not self.busy
         ui.addCaseButton.toolTip = missing or _("Make a case of the module's volume and the ticked segments.")
+        ui.findingsText.visible = bool(ui.findingsText.plainText)
         usable = self.dataset is not None and bool(self.dataset.cases) and not self.busy
         for button in (ui.checkDatasetButton, ui.splitDatasetButton):
             button.enabled = usable
@@ -145,7 +145,7 @@ class DatasetSection:
         known = (Path(folder) / "dataset.json").exists()
         if self._open(SiteDataset.open if known else SiteDataset.create, Path(folder)):
             remember("siteDataset", folder)
-            self._panel.ui.findingsText.hide()
+            self._panel.ui.findingsText.clear()
             self._undrawable.clear()
             self.tell("")
 
@@ -163,6 +163,7 @@ class DatasetSection:
 
     def _change(self, change: Callable[[], object], text: str) -> None:
         """Change the dataset at once; what it refuses is told."""
+        self._panel.ui.findingsText.clear()
         try:
             change()
             self.tell(text)
@@ -197,13 +198,11 @@ class DatasetSection:
             return
         lines = [f"{each.level}: {each.case_id + ': ' if each.case_id else ''}{each.text}" for each in result]
         self._panel.ui.findingsText.setPlainText("\n".join(lines))
-        self._panel.ui.findingsText.visible = bool(lines)
         errors = sum(each.level == "error" for each in result)
-        if not lines:
-            self.tell(_("Nothing is wrong with the cases."))
+        if errors:
+            self.tell(_("Errors: {count}. Mend them before the training.").format(count=errors), error=True)
         else:
-            text = _("Errors: {errors}, warnings: {warnings}. Errors must be mended before the training.")
-            self.tell(text.format(errors=errors, warnings=len(lines) - errors), error=errors > 0)
+            self.tell(_("No errors; see the warnings.") if lines else _("Nothing is wrong with the cases."))
 
     def _draw_next(self) -> None:
         """Draw the next missing picture: one at a time, so that a segmentation does not wait for all of them."""

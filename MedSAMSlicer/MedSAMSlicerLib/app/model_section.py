@@ -74,8 +74,13 @@ class ModelSection:
         ui.importWeightsButton.enabled = self._job is None and missing_weights(setting("model")) is not None
         ui.installProgressBar.visible = self._job is not None
 
+    def close(self) -> None:
+        """Stop a download; what has arrived is kept, and the next one goes on from there."""
+        if self._job is not None:
+            self._job.stop()
+
     def list_models(self) -> None:
-        """Show the models that there are now."""
+        """List the models that there are now: the known ones, the fine-tuned ones, and the user's own file."""
         combo = self._panel.ui.modelComboBox
         combo.clear()
         for stored in WeightsStore().entries():
@@ -87,18 +92,6 @@ class ModelSection:
             combo.addItem(Path(model).name, model)
         combo.setCurrentIndex(combo.findData(model))
 
-    def choose(self, model: str) -> None:
-        """Make a model the one that segments: a name of the catalog, or the path of a checkpoint."""
-        remember("model", model)
-        self._failure = ""
-        self.list_models()
-        self._panel.update()
-
-    def close(self) -> None:
-        """Stop a download; what has arrived is kept, and the next one goes on from there."""
-        if self._job is not None:
-            self._job.stop()
-
     def _remember(self, name: str, combo: Any, index: int) -> None:
         remember(name, combo.itemData(index))
         self._failure = ""
@@ -109,7 +102,9 @@ class ModelSection:
             None, _("Model file"), "", _("Checkpoints") + " (*.pth *.pt *.bin *.safetensors)"
         )
         if path:
-            self.choose(path)
+            remember("model", path)
+            self.list_models()
+            self._panel.update()
 
     def _import(self) -> None:
         path = qt.QFileDialog.getOpenFileName(None, _("File of weights"), "", _("All files") + " (*)")

@@ -110,7 +110,9 @@ class TrainingSection:
 
     def use(self) -> None:
         """Make the new model the one that segments."""
-        self._panel.model.choose(str(self.training.model))
+        remember("model", str(self.training.model))
+        self._panel.model.list_models()
+        self._panel.update()
         self.tell(_("{name} is the module's model now.").format(name=self.training.name))
 
     def update(self) -> None:
