@@ -52,7 +52,7 @@ def job_in(folder: Path, depth: str = "decoder", **changes: object) -> Job:
     if not (folder / "site").exists():
         made_up_site(folder / "site")
         blind_base(folder / "base.pth")
-    settings = {"epochs": 3, "batch": 4, "learning_rate": 1e-3, "variants": 2, "validated_structures": 1, **changes}
+    settings = {"epochs": 2, "batch": 4, "learning_rate": 1e-3, "variants": 2, "validated_structures": 1, **changes}
     recipe = Recipe.of_depth(depth, **settings)
     nowhere = folder / "no samples"
     return Job(

@@ -5,6 +5,9 @@
 ``model``       torch: the networks (ViT-B/L/H, TinyViT, prompt encoder, mask decoder) and their checkpoints
 ``inference``   one slice in, one mask out: preprocessing, the predictor
 ``volume``      numpy: slices, intensity windows, embedding cache, propagation; files and metrics by SimpleITK
+``dataset``     a site's labelled cases in a folder: anonymous, checked, split by patient
+``evaluation``  how well a model segments them, the report
+``training``    torch: fine-tuning on them, from one process to many
 ``mrml``        Slicer's nodes: volume + ROI -> segment, with undo
 ``store``       weights and sample files on disk, downloaded only when asked, checked by SHA-256
 ``headless``    a MRML scene and offscreen views without the application

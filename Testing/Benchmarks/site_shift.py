@@ -3,7 +3,7 @@
 Real images and expert labels, passed through a scanner that is written down in `scanned`: TotalSegmentator's sample CT
 and MRI, and pairs ``NAME_image.*`` and ``NAME_label.*``, all of different patients. In the environment of the tests:
 
-    python Testing/Benchmarks/site_shift.py --data FOLDER [--depth decoder] [--epochs 6] [--folder WORK]
+    python Testing/Benchmarks/site_shift.py --data FOLDER [--depth decoder] [--epochs 3] [--folder WORK]
 
 With the folder of a run that was interrupted it goes on. The embeddings stay in it.
 """
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of NAME_image.* and NAME_label.* pairs")
     parser.add_argument("--folder", type=Path, help="of the dataset and the run, by default a temporary one")
     parser.add_argument("--depth", default="decoder", choices=DEPTHS)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = args.folder or Path(temporary)

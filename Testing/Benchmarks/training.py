@@ -84,7 +84,12 @@ def official(base: MedSAM, samples: Samples, frozen: bool) -> Callable[[], objec
                 samples.draw(0, position, samples.outlines.all[order[position]])
                 for position in range(start, start + BATCH)
             ]
-            images = torch.stack([preprocessing.prepare(samples.image(sample)) for sample in drawn])
+            images = torch.stack(
+                [
+                    preprocessing.prepare(torch.from_numpy(np.ascontiguousarray(samples.image(sample))))
+                    for sample in drawn
+                ]
+            )
             boxes = torch.cat([preprocessing.scale_boxes([sample.box], (256, 256)) for sample in drawn])
             masks = torch.stack([torch.from_numpy(sample.mask).float() for sample in drawn])[:, None]
             with torch.set_grad_enabled(not frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from MedSAMSlicerLib.inference.device import choose_device
+from MedSAMSlicerLib.inference.device import choose_device, choose_precision
 
 
 @pytest.fixture
@@ -51,3 +51,23 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(name: str) ->
 def test_an_unknown_device_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}' is"):
         choose_device(name)
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
+def test_a_gpu_is_used_in_half_precision_where_it_computes_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_precision("auto", torch.device("cuda")) == precision
+    assert choose_precision("float32", torch.device("cuda")) == torch.float32
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_elsewhere_single_precision_is_used_unless_asked_otherwise(device: str) -> None:
+    assert choose_precision("auto", torch.device(device)) == torch.float32
+    assert choose_precision("bfloat16", torch.device(device)) == torch.bfloat16
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="'half' is unknown: give auto, float32 or bfloat16"):
+        choose_precision("half", torch.device("cpu"))

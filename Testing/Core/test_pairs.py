@@ -172,3 +172,11 @@ def test_patterns_and_folders_that_can_not_be_used_are_told(tmp_path):
     labels(tmp_path / "a_label.nii.gz")
     with pytest.raises(ValueError, match="are both labels of the same case"):
         find_pairs(tmp_path)
+
+
+def test_a_label_whose_name_could_be_an_images_is_a_label(tmp_path):
+    image(tmp_path / "p1_scan.nrrd")
+    labels(tmp_path / "p1_scan_label.nrrd")
+    found = find_pairs(tmp_path, "{patient}_{case}.nrrd", "{patient}_{case}_label.nrrd")
+    assert [(pair.image.name, pair.patient) for pair in found.pairs] == [("p1_scan.nrrd", "p1")]
+    assert found.images_alone == found.labels_alone == ()

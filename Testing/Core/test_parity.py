@@ -108,6 +108,16 @@ def test_vit_b_gives_what_sam_gives() -> None:
         close(ours.decode(embedding, **prompts(1024)[kind]), decode(reference, embedding, **prompts(1024)[kind]))
 
 
+@pytest.mark.parametrize("architecture", ["tiny", "lite"])
+def test_the_fast_ways_of_inference_compute_what_training_computes(architecture: str) -> None:
+    model = with_random_positions(build_model(architecture)).eval()
+    images = torch.rand(2, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model.encode(images)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.encode(images), expected, atol=TOLERANCE, rtol=0)
+
+
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.safetensors"])
 @torch.inference_mode()
 def test_a_small_hugging_face_model_gives_the_same_from_our_loader(tmp_path: Path, file: str) -> None:

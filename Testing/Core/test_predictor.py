@@ -87,6 +87,15 @@ def test_boxes_decoded_together_give_what_they_give_one_by_one(lite, ct_slice) -
         np.testing.assert_allclose(together.iou[index], alone.iou[0], atol=1e-5)
 
 
+def test_half_precision_gives_nearly_the_same_embedding_and_is_not_taken_for_it(tiny) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
+    half = Predictor(build_model("tiny"), device="cpu", precision="bfloat16")
+    embedding, expected = half.encode(image).tensor, tiny.encode(image).tensor
+    assert embedding.dtype == torch.float32
+    assert 0 < float((embedding - expected).abs().max()) < 0.1
+    assert half.key != tiny.key
+
+
 @pytest.mark.parametrize("shape", [(50, 70), (50, 70, 3), (1, 1), (300, 2)])
 def test_masks_have_the_size_of_the_slice(tiny, shape) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -48,7 +48,7 @@ def test_lite_prepares_as_the_official_script(size, channels) -> None:
     rows, columns = lite_size(size)
     small = unit_range(cv2.resize(three_channels(pixels), (columns, rows), interpolation=cv2.INTER_AREA))
     expected = np.pad(small, ((0, 256 - rows), (0, 256 - columns), (0, 0))).transpose(2, 0, 1)
-    prepared = LiteRecipe(256).prepare(pixels)
+    prepared = LiteRecipe(256).prepare(torch.from_numpy(pixels))
     assert prepared.dtype == torch.float32
     # One gray level of 255, where OpenCV's single precision rounds the other way.
     np.testing.assert_allclose(prepared.numpy(), expected, atol=1.01 / (pixels.max() - pixels.min()))
@@ -92,7 +92,7 @@ def test_medsam_prepares_as_its_training_data_were_prepared(size, channels) -> N
     resized = resize(
         three_channels(pixels), (256, 256), order=3, preserve_range=True, mode="constant", anti_aliasing=True
     )
-    prepared = MedSAMRecipe(256).prepare(pixels)
+    prepared = MedSAMRecipe(256).prepare(torch.from_numpy(pixels))
     assert prepared.dtype == torch.float32
     np.testing.assert_allclose(prepared.numpy(), unit_range(resized).transpose(2, 0, 1), atol=1e-6)
 
@@ -128,7 +128,7 @@ def test_sam_prepares_as_its_predictor(size, channels) -> None:
     standardized = (colors - mean[:, None, None]) / std[:, None, None]
     expected = F.pad(standardized, (0, 256 - columns, 0, 256 - rows))
     # One gray level, where Pillow's fixed-point weights round the other way.
-    torch.testing.assert_close(SAMRecipe(256).prepare(pixels), expected, atol=1.01 / 57.12, rtol=0)
+    torch.testing.assert_close(SAMRecipe(256).prepare(torch.from_numpy(pixels)), expected, atol=1.01 / 57.12, rtol=0)
 
 
 def test_sam_scales_a_box_by_the_rounded_size() -> None:
@@ -146,7 +146,7 @@ def test_sam_restores_as_its_postprocessing() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_constant_slice_stays_finite(name) -> None:
-    assert RECIPES[name](64).prepare(np.full((30, 40), 255, dtype=np.uint8)).isfinite().all()
+    assert RECIPES[name](64).prepare(torch.full((30, 40), 255, dtype=torch.uint8)).isfinite().all()
 
 
 @pytest.mark.parametrize("name", RECIPES)

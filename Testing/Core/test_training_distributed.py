@@ -44,7 +44,7 @@ def start_two(folder: Path) -> subprocess.Popen:
 
 
 def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch_even_if_they_are_stopped(tmp_path):
-    fine_tune(job_in(tmp_path, batch=4))
+    fine_tune(job_in(tmp_path, batch=4, epochs=3))
     first = start_two(tmp_path)
     while not log_of(tmp_path / "two.run") and first.poll() is None:
         time.sleep(0.05)

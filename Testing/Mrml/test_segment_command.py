@@ -16,6 +16,7 @@ from box_predictor import BoxPredictor
 from MedSAMSlicerLib import loading
 from MedSAMSlicerLib.cli.main import main
 from MedSAMSlicerLib.headless.scene import HeadlessScene
+from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.model import build_model, save_checkpoint
 from MedSAMSlicerLib.volume.files import read_volume, write_labelmap
 from MedSAMSlicerLib.volume.geometry import voxel_box_corners
@@ -376,3 +377,11 @@ def test_damaged_weights_are_refused(error_of, home, simple_ct_file, out, lite_w
     line = refusal(error_of, simple_ct_file, out, "--box", *LIVER)
     assert "'lite' (LiteMedSAM) are damaged" in line
     assert "medsam-slicer models fetch lite" in line
+
+
+def test_slices_whose_embeddings_were_kept_are_not_encoded_again(simple_ct_file, tiny_file, out, tmp_path, monkeypatch):
+    options = ("--box", *LIVER, "--model", tiny_file, "--device", "cpu", "--embeddings", tmp_path / "embeddings")
+    assert segment(simple_ct_file, out / "first.nrrd", *options) == 0
+    monkeypatch.setattr(Predictor, "encode", lambda *given: pytest.fail("A slice was encoded again."))
+    assert segment(simple_ct_file, out / "second.nrrd", *options) == 0
+    assert len(list((tmp_path / "embeddings").iterdir())) >= 6

@@ -1,8 +1,8 @@
 """Stand-ins for the application: ``slicer.app``, its module manager, main window, and scripted modules.
 
 Headers: Slicer Base/QTCore/qSlicerCoreApplication.h, qSlicerModuleManager.h, qSlicerAbstractCoreModule.h,
-Base/QTGUI/qSlicerApplication.h, qSlicerScriptedLoadableModule.h, qSlicerScriptedLoadableModuleWidget.h,
-qSlicerAbstractModuleWidget.h.
+Base/QTCore/qSlicerCoreIOManager.h, Base/QTGUI/qSlicerApplication.h, qSlicerScriptedLoadableModule.h,
+qSlicerScriptedLoadableModuleWidget.h, qSlicerAbstractModuleWidget.h.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import types
 from pathlib import Path
 
 import slicer
+import vtk
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Signal
 
+from slicer_gui.extensions import qSlicerExtensionsManagerModel
 from slicer_gui.mrml_widgets import qMRMLWidget
 from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand_in
 from slicer_gui.qt_module import QSettings
@@ -167,6 +169,31 @@ class qSlicerModuleManager(pythonqt(QtCore.QObject)):
 
 
 @stand_in
+class qSlicerCoreIOManager(pythonqt(QtCore.QObject)):
+    """Loads volumes, as Modules/Loadable/Volumes/qSlicerVolumesReader.cxx does; other files it refuses."""
+
+    def loadNodes(
+        self,
+        fileType: str,
+        parameters: dict,
+        loadedNodes: vtk.vtkCollection,
+        userMessages: slicer.vtkMRMLMessageCollection,
+    ) -> bool:
+        if fileType != "VolumeFile" or parameters.keys() - {"fileName", "name", "show"}:
+            raise NotImplementedError(f"The harness can't load a {fileType} with {sorted(parameters)}.")
+        path = Path(parameters["fileName"])
+        node = slicer.modules.volumes.logic().AddArchetypeVolume(str(path), parameters.get("name", path.stem), 0)
+        if node is None:
+            return False
+        loadedNodes.AddItem(node)
+        if parameters.get("show", True):
+            logic = slicer.app.applicationLogic()
+            logic.GetSelectionNode().SetActiveVolumeID(node.GetID())
+            logic.PropagateVolumeSelection()
+        return True
+
+
+@stand_in
 class qSlicerApplication(pythonqt(QtWidgets.QApplication)):
     """``slicer.app``. A test's scene, views and modules are attached to it."""
 
@@ -196,6 +223,12 @@ class qSlicerApplication(pythonqt(QtWidgets.QApplication)):
 
     def mainWindow(self) -> qSlicerMainWindow:
         return self.__parts.window
+
+    def extensionsManagerModel(self) -> qSlicerExtensionsManagerModel:
+        return self.__parts.extensions
+
+    def coreIOManager(self) -> qSlicerCoreIOManager:
+        return self.__parts.files
 
     def testingEnabled(self) -> bool:
         """False: what the user would see is shown, and tests look at it."""

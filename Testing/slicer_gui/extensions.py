@@ -1,7 +1,8 @@
 """Stand-ins for what other modules and extensions offer: ``SampleData``, ``slicer.packaging``, ``PyTorchUtils``.
 
-Signatures as in Slicer Modules/Scripted/SampleData/SampleData.py, Base/Python/slicer/packaging.py, and PyTorchUtils.py
-of the PyTorch extension. Nothing is downloaded or installed; what was asked for is kept for the test to look at.
+Signatures as in Slicer Modules/Scripted/SampleData/SampleData.py, Base/Python/slicer/packaging.py, PyTorchUtils.py of
+the PyTorch extension, and Base/QTCore/qSlicerExtensionsManagerModel.h. Nothing is downloaded or installed; what was
+asked for is kept for the test to look at.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import slicer
+from PySide6 import QtCore
+
+from slicer_gui.pythonqt import held_property, pythonqt, stand_in
+from slicer_gui.qt_module import QMessageBox
 
 
 @dataclass
@@ -54,6 +59,8 @@ class SampleDataLogic:
     ) -> None:
         if thumbnailFileName and not Path(thumbnailFileName).is_file():
             raise FileNotFoundError(f"The sample {sampleName} has no picture {thumbnailFileName}.")
+        if not isinstance(uris, (str, list, tuple)):
+            raise TypeError(f"The sample {sampleName} has no address: Slicer asks for one, downloader or not.")
         for checksum in [checksums] if isinstance(checksums, str) else checksums or ():
             if checksum is not None and not checksum.startswith("SHA256:"):
                 raise ValueError(f"The sample {sampleName} has the checksum {checksum!r}: it must begin with SHA256:.")
@@ -181,3 +188,37 @@ class PyTorchExtension:
         made = types.ModuleType("PyTorchUtils")
         made.PyTorchUtilsLogic = PyTorchUtilsLogic
         return made
+
+
+@stand_in
+class qSlicerExtensionsManagerModel(pythonqt(QtCore.QObject)):
+    """The extensions of a test's Slicer, which asks the user before it installs one and before it restarts."""
+
+    interactive = held_property(bool, True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__installed: set[str] = set()
+        self.__reachable = True
+
+    def isExtensionInstalled(self, extensionName: str) -> bool:
+        return extensionName in self.__installed
+
+    def installExtensionFromServer(self, extensionName: str, restart: bool = True, update: bool = False) -> bool:
+        if self.isExtensionInstalled(extensionName):
+            return True
+        if not self._confirmed("Install extension ?", f"Do you want to install '{extensionName}' now?"):
+            return False
+        if not self.__reachable:
+            QMessageBox.critical(None, "", f"Failed to install {extensionName} extension")
+            return False
+        self.__installed.add(extensionName)
+        if restart and self._confirmed("Restart slicer ?", "Slicer must be restarted. Do you want to restart now ?"):
+            raise AssertionError("A test's Slicer can't restart: answer No.")
+        return True
+
+    def _confirmed(self, title: str, text: str) -> bool:
+        return not self.interactive or QMessageBox.question(None, title, text) == QMessageBox.Yes
+
+    def _reach_server(self, reachable: bool) -> None:
+        self.__reachable = reachable

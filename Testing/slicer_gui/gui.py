@@ -22,7 +22,7 @@ from MedSAMSlicerLib.headless.scene import HeadlessScene
 from slicer_gui import abstract_effect, application, i18n, parameter_node, scripted_effect, scripted_module
 from slicer_gui.ctk_widgets import ctk_module
 from slicer_gui.dialogs import Dialogs, dialogs
-from slicer_gui.extensions import Packages, PyTorchExtension, SampleDataLogic
+from slicer_gui.extensions import Packages, PyTorchExtension, SampleDataLogic, qSlicerExtensionsManagerModel
 from slicer_gui.mouse import Mouse
 from slicer_gui.mrml_widgets import WIDGETS as MRML_WIDGETS
 from slicer_gui.observers import forget_all
@@ -41,6 +41,7 @@ class Gui:
     """A Slicer without a screen: scene, views, modules, and what a user does with them.
 
     ``dialogs`` answers dialogs and tells what they said, ``packages`` are the Python packages of this Slicer.
+    ``extensions`` is the manager of its extensions.
     """
 
     def __init__(self, settings_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +70,14 @@ class Gui:
         self.layout_manager = qSlicerLayoutManager(self.headless)
         self.module_manager = application.qSlicerModuleManager()
         self.main_window = application.qSlicerMainWindow()
+        self.extensions = qSlicerExtensionsManagerModel()
         self.app._attach(
-            headless=self.headless, layout=self.layout_manager, modules=self.module_manager, window=self.main_window
+            headless=self.headless,
+            layout=self.layout_manager,
+            modules=self.module_manager,
+            window=self.main_window,
+            extensions=self.extensions,
+            files=application.qSlicerCoreIOManager(),
         )
         logics = self.headless.application_logic
         logics.SetModuleLogic("Colors", logics.GetColorLogic())

@@ -76,7 +76,7 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             segment_id = segment_of(roi, segmentation)
             made = segmentation.GetSegmentation().GetSegment(segment_id) if segment_id else None
             segment = qt.QTableWidgetItem(made.GetName() if made else _("new"))
-            segment.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
+            segment.setFlags(segment.flags() ^ qt.Qt.ItemIsEditable)
             if made:
                 segment.setForeground(qt.QBrush(qt.QColor.fromRgbF(*made.GetColor())))
             table.setItem(row, 0, name)

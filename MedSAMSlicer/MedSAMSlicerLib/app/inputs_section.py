@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.window_preview import WindowPreview
 from MedSAMSlicerLib.mrml.volumes import voxels
-from MedSAMSlicerLib.volume.intensity import CT_WINDOWS, guess_modality
+from MedSAMSlicerLib.volume.intensity import CT_WINDOWS, guess_modality, resolve_window
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
@@ -32,19 +32,16 @@ class InputsSection:
         combo.addItem(_("MR percentiles"), "mr")
         combo.addItem(_("Full range"), "full")
         combo.connect("activated(int)", lambda index: self._choose(combo.itemData(index)))
-        line = qt.QLineEdit()
-        combo.setLineEdit(line)
-        line.connect("editingFinished()", self._choose_typed)
+        self._line = qt.QLineEdit()
+        combo.setLineEdit(self._line)
+        self._line.connect("editingFinished()", self._choose_typed)
 
     def update(self) -> None:
         """Show what the parameters say."""
         parameters, ui = self._panel.parameters, self._panel.ui
         volume = parameters.inputVolume
-        index = ui.windowComboBox.findData(parameters.window)
-        if index >= 0:
-            ui.windowComboBox.setCurrentIndex(index)
-        else:
-            ui.windowComboBox.setEditText(parameters.window)
+        if not self._line.hasFocus():
+            self._show_window()
         if volume is not self._described:
             self._described = volume
             ui.modalityLabel.setText(_describe(volume))
@@ -57,15 +54,33 @@ class InputsSection:
         self._preview.show(None, "auto")
         self._described = None
 
+    def _show_window(self) -> None:
+        combo, window = self._panel.ui.windowComboBox, self._panel.parameters.window
+        index = combo.findData(window)
+        if index >= 0:
+            combo.setCurrentIndex(index)
+        else:
+            combo.setEditText(window)
+
     def _choose_typed(self) -> None:
         combo = self._panel.ui.windowComboBox
         text = combo.currentText.strip()
-        if combo.findText(text) < 0 and text:
+        # (What the list has, the combo box itself chooses.)
+        if self._panel.parameters is not None and text and combo.findText(text) < 0:
             self._choose(text)
 
     def _choose(self, window: str) -> None:
-        if self._panel.parameters is not None:
-            self._panel.parameters.window = window
+        """Take a window over if the volume can be seen through it, and say why not."""
+        parameters = self._panel.parameters
+        if parameters is None or window == parameters.window:
+            return
+        try:
+            if parameters.inputVolume is not None:
+                resolve_window(window, voxels(parameters.inputVolume))
+            parameters.window = window
+        except ValueError as error:
+            self._panel.tell(str(error), error=True)
+        self._show_window()
 
 
 def _describe(volume: object) -> str:

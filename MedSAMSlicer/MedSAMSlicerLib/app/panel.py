@@ -61,6 +61,7 @@ class Panel(slicer.util.VTKObservationMixin):
     def enter(self) -> None:
         """Make the keys work; the module was opened."""
         self.shortcuts.enable(True)
+        self.model.list_models()
 
     def leave(self) -> None:
         """Give mouse and keys back; another module is opened. What runs goes on."""
@@ -133,7 +134,7 @@ class Panel(slicer.util.VTKObservationMixin):
     def _missing(self) -> str:
         """Say what has to be given before anything can be segmented; empty if nothing."""
         if not self.model.ready:
-            return _("The model is not installed: see section Model.")
+            return _("The model is not installed: see the top of this panel.")
         if self.parameters.inputVolume is None:
             return _("Choose a volume first.")
         if not self.boxes.ticked:

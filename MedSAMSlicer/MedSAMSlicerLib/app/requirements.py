@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
+from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
+from MedSAMSlicerLib.store.catalog import WEIGHTS
 from MedSAMSlicerLib.store.weights import WeightsStore
 
 _LEAST_TORCH = ">=2.2"
 
 
-def missing_torch() -> str | None:
-    """Say what of PyTorch will be installed, from where and under which license; None if it is there."""
+def missing_torch() -> str:
+    """Say what of PyTorch will be installed, from where and under which license; empty if it is there."""
     if importlib.util.find_spec("torch") is not None:
-        return None
+        return ""
     text = _(
         "PyTorch is missing. It will be installed from pytorch.org by Slicer's extension PyTorch, in the version that "
         "fits this computer's graphics card: some hundred megabytes, with CUDA some gigabytes. License: BSD-3-Clause."
     )
-    if importlib.util.find_spec("PyTorchUtils") is None:
+    if _pytorch_utilities() is None:
         text += " " + _("The extension itself is missing too; after its installation Slicer has to be restarted.")
     return text
 
 
-def missing_weights(model: str) -> str | None:
-    """Say which weights will be fetched, from where, how large and under which license; None if they are there.
+def missing_weights(model: str) -> str:
+    """Say which weights will be fetched, from where, how large and under which license; empty if they are there.
 
-    :param model: a name of the catalog; a path needs nothing.
+    :param model: a name of the catalog, or the path of a file, which can only be missed.
     """
-    stored = next((each for each in WeightsStore().entries() if each.weights.name == model), None)
-    if stored is None or stored.state == "present":
-        return None
-    weights = stored.weights
+    weights = next((each for each in WEIGHTS if each.name == model), None)
+    if weights is None:
+        if Path(model).is_file():
+            return ""
+        return _("The model file {path} is gone: put it back, or choose another model.").format(path=model)
+    (stored,) = WeightsStore(catalog=(weights,)).entries()
+    if stored.state == "present":
+        return ""
     if not weights.sources:
         return _(
             "{title} can't be downloaded automatically: get {filename} from {page}, then choose 'Use a file…'. "
@@ -48,19 +55,38 @@ def missing_weights(model: str) -> str | None:
     )
 
 
+def can_be_fetched(model: str) -> bool:
+    """Return whether a model's weights can be downloaded without a person."""
+    return any(weights.sources for weights in WEIGHTS if weights.name == model)
+
+
+def can_be_imported(model: str) -> bool:
+    """Return whether a model's weights can be taken from a file of the user's."""
+    return any(weights.name == model for weights in WEIGHTS)
+
+
 def install_torch() -> None:
     """Install PyTorch through its extension, and the extension first where it is missing.
 
-    :raises RuntimeError: if that does not succeed; the text says what to do.
+    :raises RuntimeError: if PyTorch is not there afterwards; the text says what to do.
     """
-    if importlib.util.find_spec("PyTorchUtils") is None:
-        manager = slicer.app.extensionsManagerModel()
-        if not manager.installExtensionFromServer("PyTorch"):
+    utilities = _pytorch_utilities()
+    if utilities is None:
+        # Asks for the installation, and for the restart.
+        if not slicer.app.extensionsManagerModel().installExtensionFromServer("PyTorch"):
             raise RuntimeError(
-                _("The extension PyTorch could not be installed: open the Extensions Manager and install it there.")
+                _("The extension PyTorch was not installed: try again, or install it in the Extensions Manager.")
             )
-        raise RuntimeError(_("The extension PyTorch is installed: restart Slicer, then press Install again."))
-    utilities = importlib.import_module("PyTorchUtils").PyTorchUtilsLogic()
+        raise RuntimeError(_("The extension PyTorch is installed now: restart Slicer, then press Install again."))
     if utilities.installTorch(askConfirmation=False, torchVersionRequirement=_LEAST_TORCH) is None:
         raise RuntimeError(_("PyTorch was not installed: see the Python console for the reason, then try again."))
     importlib.invalidate_caches()
+
+
+def _pytorch_utilities() -> Any:
+    """Return the logic of the PyTorch extension; None without the extension."""
+    try:
+        from PyTorchUtils import PyTorchUtilsLogic
+    except ModuleNotFoundError:
+        return None
+    return PyTorchUtilsLogic()

@@ -157,7 +157,7 @@ class TrainingSection:
         if self._report is not None:
             return _("A report is being made: wait for it.")
         if not self._panel.model.ready:
-            return _("The model is not installed: see section Model.")
+            return _("The model is not installed: see the top of this panel.")
         if self.dataset.dataset is None:
             return _("Choose a folder for the dataset first.")
         splits = {case.split for case in self.dataset.dataset.cases}

@@ -19,29 +19,28 @@ class WindowPreview:
     def show(self, volume: Any, window: str) -> str:
         """Show a volume through a window (see `volume.intensity.resolve_window`); None ends the preview.
 
-        :return: why there is no preview, empty if all is well.
+        :return: why there is no preview, told once; empty if all is well.
         """
         if volume is self._volume and window == self._window:
             return ""
         self._restore()
-        if volume is None or volume.GetScalarVolumeDisplayNode() is None:
+        self._volume, self._window = volume, window
+        display = volume.GetScalarVolumeDisplayNode() if volume is not None else None
+        if display is None:
             return ""
         try:
             seen = resolve_window(window, voxels(volume))
         except ValueError as error:
             return str(error)
-        display = volume.GetScalarVolumeDisplayNode()
-        self._volume, self._window = volume, window
         self._own = (bool(display.GetAutoWindowLevel()), display.GetWindow(), display.GetLevel())
         display.SetAutoWindowLevel(False)
         display.SetWindowLevelMinMax(seen.lower, seen.upper)
         return ""
 
     def _restore(self) -> None:
-        volume, self._volume, self._window = self._volume, None, ""
-        if volume is None or volume.GetScene() is None or volume.GetScalarVolumeDisplayNode() is None:
+        volume, own, self._own = self._volume, self._own, None
+        if own is None or volume.GetScene() is None or volume.GetScalarVolumeDisplayNode() is None:
             return
-        display = volume.GetScalarVolumeDisplayNode()
-        automatic, window, level = self._own
-        display.SetWindowLevel(window, level)
-        display.SetAutoWindowLevel(automatic)
+        automatic, window, level = own
+        volume.GetScalarVolumeDisplayNode().SetWindowLevel(window, level)
+        volume.GetScalarVolumeDisplayNode().SetAutoWindowLevel(automatic)

@@ -8,7 +8,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,8 @@ def add_parser(subparsers: _Subparsers) -> None:
     from MedSAMSlicerLib.volume.propagation import PROPAGATIONS
 
     parser = subparsers.add_parser("segment", help="segment what boxes or ROIs in a volume hold")
-    parser.add_argument(
-        "--volume", type=Path, required=True, help="NRRD, NIfTI or MHA file, DICOM folder or one file of a series"
-    )
-    prompts = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument("--volume", type=Path, help="NRRD, NIfTI or MHA file, DICOM folder or one file of a series")
+    prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument(
         "--roi", type=Path, nargs="+", action="extend", metavar="R.mrk.json", help="ROIs saved by Slicer"
     )
@@ -51,26 +49,59 @@ def add_parser(subparsers: _Subparsers) -> None:
     parser.add_argument("--axis", default="auto", choices=("auto", "i", "j", "k"), help="direction of the slices")
     parser.add_argument("--propagation", default="path", choices=tuple(PROPAGATIONS))
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
-    parser.add_argument("--output", type=Path, required=True, help="OUT.seg.nrrd, or a label map OUT.nii.gz")
+    parser.add_argument("--output", type=Path, help="OUT.seg.nrrd, or a label map OUT.nii.gz")
     parser.add_argument(
         "--snapshot", type=Path, metavar="OUT.png", help="picture of the result in three slice views and in 3-D"
     )
     parser.add_argument("--json", metavar="OUT.json", help="figures of the run; - for the standard output")
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--embeddings",
+        type=Path,
+        metavar="FOLDER",
+        help="keep what the model made of each slice there (up to 4 GB), so that another run on the volume is faster; "
+        "shows what the images show",
+    )
+    parser.add_argument(
+        "--batch",
+        type=Path,
+        metavar="TABLE.csv",
+        help="segment one volume per row; the columns are these options: volume, output, box or roi, and at will name, "
+        "window, axis, propagation, snapshot and json. Put ; between several ROIs or names",
+    )
+    parser.set_defaults(run=run, wrong_usage=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment, and write all files only after everything went well."""
-    _check_arguments(args)
+    """Segment one volume, or those of a table."""
+    single = {"--volume": args.volume, "--output": args.output, "--roi or --box": args.roi or args.box}
+    if args.batch:
+        from MedSAMSlicerLib.cli.batch import run_batch
+
+        if given := [option for option, value in single.items() if value]:
+            args.wrong_usage(f"{', '.join(given)}: with --batch the table says that")
+        return run_batch(args)
+    if missing := [option for option, value in single.items() if not value]:
+        args.wrong_usage(f"the following arguments are required: {', '.join(missing)}")
+    check_arguments(args)
+    from MedSAMSlicerLib.loading import load_predictor
     from MedSAMSlicerLib.volume.files import read_volume
 
-    volume = read_volume(args.volume)
+    segment_volume(args, read_volume(args.volume), lambda: load_predictor(args.model, args.device))
+    return 0
+
+
+def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], Any]) -> dict[str, Any]:
+    """Segment, write all files only after everything went well, and return the figures of the run.
+
+    :param load: makes the predictor, once it is clear that the prompts fit the volume.
+    """
     with require_slicer_core():
         from MedSAMSlicerLib.headless.scene import HeadlessScene, save_segmentation
-    from MedSAMSlicerLib.loading import load_predictor
     from MedSAMSlicerLib.mrml.segments import segment_mask
     from MedSAMSlicerLib.mrml.session import SegmentationSession
     from MedSAMSlicerLib.mrml.structure import Structure
+    from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+    from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 
     headless = HeadlessScene()
     node = headless.add_volume(volume)
@@ -78,11 +109,12 @@ def run(args: argparse.Namespace) -> int:
     for roi, name in zip(rois, args.name, strict=False):
         roi.SetName(name)
     segmentation = headless.add_segmentation(volume.name, node)
-    session = SegmentationSession()
+    store = EmbeddingStore(args.embeddings) if args.embeddings else None
+    session = SegmentationSession(cache=EmbeddingCache(store=store))
     structures = [Structure.of_roi(node, roi) for roi in rois]
     options = {"axis": args.axis, "window": args.window, "propagation": args.propagation}
     task = session.begin(node, segmentation, structures, **options)
-    session.predictor = predictor = load_predictor(args.model, args.device)
+    session.predictor = predictor = load()
 
     start = time.monotonic()
     first_mask = 0.0
@@ -126,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{segment['name']}: the model found nothing in this box; is the window right?", file=sys.stderr)
     if args.json:
         write_json(args.json, report)
-    return 0
+    return report
 
 
 @contextlib.contextmanager
@@ -155,7 +187,7 @@ def write_json(target: str, report: dict[str, Any]) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _check_arguments(args: argparse.Namespace) -> None:
+def check_arguments(args: argparse.Namespace) -> None:
     """Find what is wrong with the arguments before minutes of computing are spent on them."""
     name = args.output.name.lower()
     if not name.endswith((".seg.nrrd", *_LABELMAP_ENDINGS)):

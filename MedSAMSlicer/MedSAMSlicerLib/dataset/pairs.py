@@ -67,7 +67,7 @@ def find_pairs(folder: Path, images: str = IMAGES, labels: str = LABELS, label_f
 
     In a pattern ``{case}`` stands for the part by which an image and its labels are matched, ``{patient}`` for that
     which cases of one patient share, ``{label}`` for the name of a label that has a file of its own, and ``*`` for any
-    text. All of them end at a slash. Usage example::
+    text. All of them end at a slash. A file that matches both patterns is a label. Usage example::
 
         find_pairs(folder, "{patient}/{case}/ct", "{patient}/{case}/labels/{label}.nii.gz")  # ct is a DICOM folder
 
@@ -80,18 +80,23 @@ def find_pairs(folder: Path, images: str = IMAGES, labels: str = LABELS, label_f
             f"The patterns {images!r} and {labels!r} have no {{case}} or {{patient}} in common by which an image is "
             "matched with its labels."
         )
-    found: dict[tuple[str, ...], tuple[Path, str | None]] = {}
-    for path, parts in _matching(folder, images):
-        key = tuple(parts[name] for name in sorted(common))
-        if key in found:
-            raise ValueError(f"{path} and {found[key][0]} are both the image of {'/'.join(key)}: narrow the pattern.")
-        found[key] = path, parts.get("patient")
     drawn: dict[tuple[str, ...], dict[str, Path]] = {}
+    label_files = set()
     for path, parts in _matching(label_folder or folder, labels):
+        label_files.add(path)
         files = drawn.setdefault(tuple(parts[name] for name in sorted(common)), {})
         other = files.setdefault(parts.get("label", ""), path)
         if other != path:
             raise ValueError(f"{path} and {other} are both labels of the same case: narrow the pattern.")
+    found: dict[tuple[str, ...], tuple[Path, str | None]] = {}
+    for path, parts in _matching(folder, images):
+        # "{case}.nii.gz" matches "x_label.nii.gz" as well.
+        if path in label_files:
+            continue
+        key = tuple(parts[name] for name in sorted(common))
+        if key in found:
+            raise ValueError(f"{path} and {found[key][0]} are both the image of {'/'.join(key)}: narrow the pattern.")
+        found[key] = path, parts.get("patient")
     return Pairs(
         tuple(Pair(path, tuple(drawn[key].items()), patient) for key, (path, patient) in found.items() if key in drawn),
         tuple(path for key, (path, _) in found.items() if key not in drawn),

@@ -24,8 +24,11 @@ class Recipe(Protocol):
     def image_size(self) -> int:
         """Side of the model's input in pixels."""
 
-    def prepare(self, image: np.ndarray) -> Tensor:
-        """Turn a slice, uint8 (rows, columns) or (rows, columns, 3), into float32 (3, image_size, image_size)."""
+    def prepare(self, image: Tensor) -> Tensor:
+        """Turn a slice, uint8 (rows, columns) or (rows, columns, 3), into float32 (3, image_size, image_size).
+
+        All is computed on the image's device, which must know double precision.
+        """
 
     def scale_boxes(self, boxes: Sequence[Box], size: Size) -> Tensor:
         """Turn boxes in slice pixels into float32 (N, 4) in pixels of the model's input."""
@@ -46,9 +49,9 @@ class LiteRecipe:
 
     image_size: int
 
-    def prepare(self, image: np.ndarray) -> Tensor:
+    def prepare(self, image: Tensor) -> Tensor:
         """Shrink by areas, scale to [0, 1], pad at the bottom and the right."""
-        pixels = resize_area(image, longest_side(self.image_size, image.shape[:2]))
+        pixels = resize_area(image, longest_side(self.image_size, (image.shape[0], image.shape[1])))
         return _pad(_channels(_unit_range(pixels)), self.image_size)
 
     def scale_boxes(self, boxes: Sequence[Box], size: Size) -> Tensor:
@@ -66,8 +69,8 @@ class LiteRecipe:
         The coordinates are such that `scale_boxes` gives back the official integers. As these are clamped to the padded
         square, the box may end beyond the slice.
         """
-        small = resize_area(mask.astype(np.uint8), longest_side(self.image_size, mask.shape))
-        bounds = _widened_bounds(small > 0, 3, self.image_size)
+        small = resize_area(torch.from_numpy(mask.astype(np.uint8)), longest_side(self.image_size, mask.shape))
+        bounds = _widened_bounds(small.numpy() > 0, 3, self.image_size)
         if bounds is None:
             return None
         ratio = self.image_size / max(mask.shape)
@@ -80,7 +83,7 @@ class MedSAMRecipe:
 
     image_size: int
 
-    def prepare(self, image: np.ndarray) -> Tensor:
+    def prepare(self, image: Tensor) -> Tensor:
         """Resample with cubic splines and scale to [0, 1]."""
         return _channels(_unit_range(resize_spline(image, (self.image_size, self.image_size))))
 
@@ -108,11 +111,11 @@ class SAMRecipe:
     mean = (123.675, 116.28, 103.53)
     std = (58.395, 57.12, 57.375)
 
-    def prepare(self, image: np.ndarray) -> Tensor:
+    def prepare(self, image: Tensor) -> Tensor:
         """Resample with a triangle filter, standardize the colors, pad at the bottom and the right."""
-        pixels = _channels(resize_bilinear(image, longest_side(self.image_size, image.shape[:2])))
-        pixels = (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
-        return _pad(pixels, self.image_size)
+        pixels = _channels(resize_bilinear(image, longest_side(self.image_size, (image.shape[0], image.shape[1]))))
+        mean, std = (pixels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return _pad((pixels - mean) / std, self.image_size)
 
     def scale_boxes(self, boxes: Sequence[Box], size: Size) -> Tensor:
         """Scale each axis by what rounding to whole pixels has made of it."""
@@ -139,16 +142,16 @@ def longest_side(target: int, size: Size) -> Size:
     return max(int(size[0] * scale + 0.5), 1), max(int(size[1] * scale + 0.5), 1)
 
 
-def _channels(pixels: np.ndarray) -> Tensor:
+def _channels(pixels: Tensor) -> Tensor:
     """Turn (H, W) or (H, W, 3) into float32 (3, H, W)."""
-    tensor = torch.from_numpy(np.array(pixels, dtype=np.float32))
-    return tensor.expand(3, -1, -1) if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+    pixels = pixels.float()
+    return pixels.expand(3, -1, -1) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def _unit_range(pixels: np.ndarray) -> np.ndarray:
+def _unit_range(pixels: Tensor) -> Tensor:
     """Scale linearly to [0, 1]; a constant image becomes 0."""
-    low, high = float(pixels.min()), float(pixels.max())
-    return (pixels - low) / max(high - low, 1e-8)
+    low, high = pixels.double().aminmax()
+    return (pixels - low) / (high - low).clamp(min=1e-8)
 
 
 def _pad(pixels: Tensor, side: int) -> Tensor:

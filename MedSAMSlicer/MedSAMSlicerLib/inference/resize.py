@@ -1,14 +1,15 @@
 """Resampling of images, equal to what the official training scripts did, without the libraries that they used.
 
 Each method is a linear operator per axis, so that resizing is two matrix products, ``rows @ image @ columns.T``; only
-OpenCV's enlarging is computed in integers, as its rounding is part of it.
+OpenCV's enlarging is computed in integers, as its rounding is part of it. All is computed where the image is, in double
+precision, which Apple's MPS lacks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from torch import Tensor
 SPLINE_PADDING = 12
 
 
-def resize_area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_area(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize as OpenCV's ``cv2.resize(..., interpolation=cv2.INTER_AREA)``.
 
     OpenCV shrinks in single precision, so that values may differ by 1 where they fall on a half.
@@ -25,62 +26,64 @@ def resize_area(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     :param size: the new (H, W).
     :return: uint8, new (H, W) or (H, W, C).
     """
-    old, new = image.shape[:2], size
+    old, new = tuple(image.shape[:2]), size
     if old == new:
         return image
     if new[0] > old[0] or new[1] > old[1]:
         return _enlarge(image, size)
-    pixels = _apply(_area_weights(old[0], new[0]), _area_weights(old[1], new[1]), image)
+    pixels = _apply(_area_weights, image, size)
     # OpenCV's code path for exact halving rounds a half up, the others to the nearest even number.
     halved = old == (2 * new[0], 2 * new[1])
-    pixels = (pixels + 0.5).floor() if halved else pixels.round()
-    return pixels.to(torch.uint8).numpy()
+    return (_round_half_up(pixels) if halved else pixels.round()).to(torch.uint8)
 
 
-def resize_spline(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_spline(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize as ``skimage.transform.resize(order=3, mode="constant", anti_aliasing=True, preserve_range=True)``.
 
     :param image: (H, W) or (H, W, C).
     :param size: the new (H, W).
     :return: float64, new (H, W) or (H, W, C), clipped to the range of the image.
     """
-    pixels = _apply(_spline_weights(image.shape[0], size[0]), _spline_weights(image.shape[1], size[1]), image)
-    low, high = float(image.min()), float(image.max())
-    if float(pixels.min()) <= 0 <= float(pixels.max()):
-        # The background that scikit-image assumes around the image counts as part of its range where it shows.
-        low, high = min(low, 0.0), max(high, 0.0)
-    return pixels.clamp(low, high).numpy()
+    pixels = _apply(_spline_weights, image, size)
+    low, high = (bound.double() for bound in image.aminmax())
+    # The background that scikit-image assumes around the image counts as part of its range where it shows.
+    shows = (pixels.amin() <= 0) & (pixels.amax() >= 0)
+    return pixels.clamp(torch.where(shows, low.clamp(max=0), low), torch.where(shows, high.clamp(min=0), high))
 
 
-def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_bilinear(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize as Pillow's ``Image.resize(..., Image.BILINEAR)``: a triangle filter, widened when shrinking.
 
     :param image: uint8 (H, W) or (H, W, C).
     :param size: the new (H, W).
     :return: uint8, new (H, W) or (H, W, C).
     """
-    old = image.shape[:2]
-    identity = torch.eye(old[0], dtype=torch.float64)
     # Pillow rounds after each of its two passes, the first along the rows.
-    pixels = _round_half_up(_apply(identity, _triangle_weights(old[1], size[1]), image))
-    columns = torch.eye(size[1], dtype=torch.float64)
-    return _round_half_up(_apply(_triangle_weights(old[0], size[0]), columns, pixels.numpy())).to(torch.uint8).numpy()
+    pixels = _round_half_up(_apply(_triangle_weights, image, (image.shape[0], size[1])))
+    return _round_half_up(_apply(_triangle_weights, pixels, size)).to(torch.uint8)
 
 
 def _round_half_up(pixels: Tensor) -> Tensor:
     return (pixels + 0.5).floor()
 
 
-def _apply(rows: Tensor, columns: Tensor, image: np.ndarray) -> Tensor:
-    """Multiply (H', H) and (W', W) weights with an image (H, W) or (H, W, C)."""
-    pixels = torch.from_numpy(np.array(image, dtype=np.float64))
-    if pixels.ndim == 2:
-        return rows @ pixels @ columns.T
-    return (rows @ pixels.permute(2, 0, 1) @ columns.T).permute(1, 2, 0)
+def _apply(weights: Callable[[int, int], Tensor], image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Multiply an image (H, W) or (H, W, C) with the weights (new, old) of each axis whose size changes: float64."""
+    pixels = image.double()
+    if size[0] != pixels.shape[0]:
+        pixels = torch.tensordot(_kept(weights, pixels.shape[0], size[0], image.device), pixels, dims=1)
+    if size[1] != pixels.shape[1]:
+        pixels = (pixels.movedim(1, -1) @ _kept(weights, pixels.shape[1], size[1], image.device).T).movedim(-1, 1)
+    return pixels
 
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
+def _kept(weights: Callable[[int, int], Tensor], old: int, new: int, device: torch.device) -> Tensor:
+    """Compute weights once per pair of sizes: a volume's slices are all of one size."""
+    return weights(old, new).to(device)
+
+
 def _area_weights(old: int, new: int) -> Tensor:
     """Average the old pixels that a new pixel covers, each by the part covered: (new, old)."""
     edges = torch.arange(new + 1, dtype=torch.float64) * (old / new)
@@ -89,32 +92,30 @@ def _area_weights(old: int, new: int) -> Tensor:
     return overlap.clamp_(min=0) / (old / new)
 
 
-def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _enlarge(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Interpolate as OpenCV does for INTER_AREA where an axis grows: linearly, with weights of 11 bits.
 
     Source: OpenCV's modules/imgproc/src/resize.cpp (``area_mode``, ``HResizeLinear`` and ``VResizeLinear`` for uchar).
     """
-    left, right, left_weight, right_weight = _enlarging_taps(image.shape[1], size[1])
-    top, bottom, top_weight, bottom_weight = _enlarging_taps(image.shape[0], size[0])
-    channels = image.reshape(*image.shape[:2], -1).astype(np.int64)
+    left, right, left_weight, right_weight = _enlarging_taps(image.shape[1], size[1], image.device)
+    top, bottom, top_weight, bottom_weight = _enlarging_taps(image.shape[0], size[0], image.device)
+    channels = image.reshape(*image.shape[:2], -1).long()
     rows = (channels[:, left] * left_weight[:, None] + channels[:, right] * right_weight[:, None]) >> 4
     upper = (rows[top] * top_weight[:, None, None]) >> 16
     lower = (rows[bottom] * bottom_weight[:, None, None]) >> 16
-    return ((upper + lower + 2) >> 2).astype(np.uint8).reshape(*size, *image.shape[2:])
+    return ((upper + lower + 2) >> 2).to(torch.uint8).reshape(*size, *image.shape[2:])
 
 
-def _enlarging_taps(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _enlarging_taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the two old pixels of each new pixel along an axis, then their weights, which sum up to 2048."""
     scale = old / new
-    index = np.arange(new)
-    first = np.floor(index * scale).astype(np.int64)
+    index = torch.arange(new, dtype=torch.float64, device=device)
+    first = (index * scale).floor()
     fraction = (index + 1) - (first + 1) / scale
-    second_weight = np.rint(2048 * np.where(fraction <= 0, 0, fraction - np.floor(fraction))).astype(np.int64)
-    return first, np.minimum(first + 1, old - 1), 2048 - second_weight, second_weight
+    second_weight = (2048 * torch.where(fraction <= 0, 0, fraction - fraction.floor())).round().long()
+    return first.long(), (first.long() + 1).clamp(max=old - 1), 2048 - second_weight, second_weight
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
 def _triangle_weights(old: int, new: int) -> Tensor:
     """Weight the old pixels by a triangle around a new pixel's center: (new, old)."""
     scale = old / new
@@ -124,8 +125,6 @@ def _triangle_weights(old: int, new: int) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
 def _spline_weights(old: int, new: int) -> Tensor:
     """Blur if shrinking, then evaluate the cubic spline through the pixels, with zeros beyond the border: (new, old).
 

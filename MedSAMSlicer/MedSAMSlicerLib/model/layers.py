@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Rows of a map that are computed at a time on the CPU: a strip of LiteMedSAM's widest map, 256 channels, takes 8 MiB.
+STRIP = 32
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, computed by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute `F.linear`; many vectors on the CPU, under inference mode, by oneDNN as a 1 x 1 convolution.
+
+    PyTorch's own product is MKL's, which leaves AVX-512 unused on AMD's processors: on two cores of an EPYC it makes
+    200 GFLOP/s, oneDNN's 420.
+    """
+    on_cpu = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if not on_cpu or not torch.is_inference_mode_enabled() or x.numel() < 64 * x.shape[-1]:
+        return F.linear(x, weight, bias)
+    pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+    pixels = F.conv2d(pixels, weight[:, :, None, None], bias)
+    return pixels.permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
+
 
 class GELU(nn.Module):
-    """Apply the exact (erf) GELU, in place when no gradient is recorded: its input is always a layer's fresh output."""
+    """Apply the exact (erf) GELU, in place under inference mode: its input is always a layer's fresh output."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return GELU(x), any shape."""
-        return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+        return torch.ops.aten.gelu_(x) if torch.is_inference_mode_enabled() else F.gelu(x)
 
 
 class MLPBlock(nn.Module):
@@ -20,8 +48,8 @@ class MLPBlock(nn.Module):
 
     def __init__(self, embedding_dim: int, mlp_dim: int, activation: nn.Module) -> None:
         super().__init__()
-        self.lin1 = nn.Linear(embedding_dim, mlp_dim)
-        self.lin2 = nn.Linear(mlp_dim, embedding_dim)
+        self.lin1 = Linear(embedding_dim, mlp_dim)
+        self.lin2 = Linear(mlp_dim, embedding_dim)
         self.act = activation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,6 +82,34 @@ class Neck(nn.Sequential):
             nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
             LayerNorm2d(out_channels),
         )
+
+
+def by_rows(
+    function: Callable[[Tensor], Tensor], x: Tensor, rows: int = STRIP, halo: int = 0, stride: int = 1
+) -> Tensor:
+    """Apply a function to a map (B, C, H, W), on the CPU under inference mode strip by strip.
+
+    What the layers make of a strip stays in the processor's cache, and its memory is used again for the next one. Fresh
+    pages for whole maps, of up to 64 MiB, cost more than the arithmetic: LiteMedSAM's encoder takes 0.34 s, not 0.44.
+
+    :param function: acts on every pixel, or convolves and makes H / stride rows of H.
+    :param rows: of a strip, a multiple of the stride.
+    :param halo: rows of the result beside a strip that a convolution gets wrong without their neighbors.
+    """
+    height = x.shape[2]
+    if not torch.is_inference_mode_enabled() or x.device.type != "cpu" or height <= rows:
+        return function(x)
+    result: Tensor | None = None
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        low, high = max(first - halo * stride, 0), min(last + halo * stride, height)
+        strip = function(x[:, :, low:high])
+        if result is None:
+            size = (len(x), height // stride, strip.shape[3], strip.shape[1])
+            result = strip.new_empty(size).permute(0, 3, 1, 2)
+        above = (first - low) // stride
+        result[:, :, first // stride : last // stride] = strip[:, :, above : above + (last - first) // stride]
+    return cast(Tensor, result)
 
 
 def partition_windows(x: Tensor, window_size: int) -> Tensor:

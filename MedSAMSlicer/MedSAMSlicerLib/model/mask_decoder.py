@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.model.layers import GELU, LayerNorm2d
+from MedSAMSlicerLib.model.layers import GELU, LayerNorm2d, Linear
 from MedSAMSlicerLib.model.transformer import TwoWayTransformer
 
 
@@ -65,7 +65,7 @@ class MLP(nn.Module):
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            itertools.starmap(nn.Linear, itertools.pairwise([input_dim, hidden_dim, hidden_dim, output_dim]))
+            itertools.starmap(Linear, itertools.pairwise([input_dim, hidden_dim, hidden_dim, output_dim]))
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.model.layers import GELU, Neck, join_windows, partition_windows
+from MedSAMSlicerLib.model.layers import GELU, STRIP, Linear, Neck, by_rows, join_windows, partition_windows
 
 
 class TinyViT(nn.Module):
@@ -81,7 +81,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, S, S) to (B, dim, S, S)."""
-        return self.seq(images)
+        return by_rows(self.seq, images)
 
 
 class Stage(nn.Module):
@@ -112,6 +112,9 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
+        return by_rows(self._convolve, x, halo=1)
+
+    def _convolve(self, x: Tensor) -> Tensor:
         hidden = self.act(self.conv2(self.act(self.conv1(x))))
         return self.act(self.conv3(hidden) + x)
 
@@ -121,6 +124,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, dim: int, out_dim: int, stride: int) -> None:
         super().__init__()
+        self.stride = stride
         self.conv1 = ConvBN(dim, out_dim)
         self.conv2 = ConvBN(out_dim, out_dim, kernel_size=3, stride=stride, groups=out_dim)
         self.conv3 = ConvBN(out_dim, out_dim)
@@ -128,6 +132,9 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to (B, out_dim, H / stride, W / stride)."""
+        return by_rows(self._convolve, x, halo=1, stride=self.stride)
+
+    def _convolve(self, x: Tensor) -> Tensor:
         return self.conv3(self.act(self.conv2(self.act(self.conv1(x)))))
 
 
@@ -142,9 +149,16 @@ class TinyViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, dim, H, W) to the same shape."""
+        whole_windows = max(STRIP // self.attn.window_size, 1) * self.attn.window_size
+        x = by_rows(self._attend, x, whole_windows)
+        return by_rows(self._transform, self.local_conv(x))
+
+    def _attend(self, x: Tensor) -> Tensor:
         tokens = x.permute(0, 2, 3, 1)
-        tokens = tokens + self.attn(tokens)
-        tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return (tokens + self.attn(tokens)).permute(0, 3, 1, 2)
+
+    def _transform(self, x: Tensor) -> Tensor:
+        tokens = x.permute(0, 2, 3, 1)
         return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
 
 
@@ -154,8 +168,8 @@ class MLP(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.fc2 = nn.Linear(4 * dim, dim)
+        self.fc1 = Linear(dim, 4 * dim)
+        self.fc2 = Linear(4 * dim, dim)
         self.act = GELU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,8 +190,8 @@ class WindowAttention(nn.Module):
         self.num_heads = num_heads
         self.window_size = window_size
         self.norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.attention_biases = nn.Parameter(torch.zeros(num_heads, window_size**2))
         self.register_buffer("kept_bias", None, persistent=False)
 

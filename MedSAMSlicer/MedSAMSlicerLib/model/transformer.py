@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.model.layers import MLPBlock
+from MedSAMSlicerLib.model.layers import Linear, MLPBlock
 
 
 class TwoWayTransformer(nn.Module):
@@ -80,10 +80,10 @@ class Attention(nn.Module):
         super().__init__()
         inner_dim = embedding_dim // downsample_rate
         self.num_heads = num_heads
-        self.q_proj = nn.Linear(embedding_dim, inner_dim)
-        self.k_proj = nn.Linear(embedding_dim, inner_dim)
-        self.v_proj = nn.Linear(embedding_dim, inner_dim)
-        self.out_proj = nn.Linear(inner_dim, embedding_dim)
+        self.q_proj = Linear(embedding_dim, inner_dim)
+        self.k_proj = Linear(embedding_dim, inner_dim)
+        self.v_proj = Linear(embedding_dim, inner_dim)
+        self.out_proj = Linear(inner_dim, embedding_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend from q (N or 1, T, C) to k and v (N or 1, S, C): (N, T, C)."""

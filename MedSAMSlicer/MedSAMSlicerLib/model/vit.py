@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.model.layers import GELU, MLPBlock, Neck, join_windows, partition_windows
+from MedSAMSlicerLib.model.layers import GELU, Linear, MLPBlock, Neck, by_rows, join_windows, linear, partition_windows
 
 PATCH_SIZE = 16
+# Numbers in the bias of attention that are computed at a time on the CPU, 16 MiB.
+BIAS_SIZE = 1 << 22
 
 
 class ImageEncoderViT(nn.Module):
@@ -79,7 +81,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, H, W, dim) to the same shape."""
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        return by_rows(self._transform, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+    def _transform(self, x: Tensor) -> Tensor:
+        tokens = x.permute(0, 2, 3, 1)
+        return (tokens + self.mlp(self.norm2(tokens))).permute(0, 3, 1, 2)
 
 
 class Attention(nn.Module):
@@ -92,8 +98,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window_size = window_size
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * window_size - 1, dim // num_heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * window_size - 1, dim // num_heads))
 
@@ -102,25 +108,51 @@ class Attention(nn.Module):
         size = (x.shape[1], x.shape[2])
         # SAM pads the windows at the border before this projection and lets the padding take part as keys. A padding
         # token is then the projection's bias alone: adding it after the padding saves projecting the padding.
-        qkv = partition_windows(F.linear(x, self.qkv.weight), self.window_size) + self.qkv.bias
+        qkv = partition_windows(linear(x, self.qkv.weight), self.window_size) + self.qkv.bias
         windows, tokens, _ = qkv.shape
         q, k, v = qkv.view(windows, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        x = self._attend(q, k, v).transpose(1, 2).reshape(windows, tokens, -1)
-        return self.proj(join_windows(x, self.window_size, size))
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend with q, k and v of shape (B, heads, window_size**2, channels)."""
-        side = self.window_size
-        grid = q.unflatten(2, (side, side))
+        grid = q.unflatten(2, (self.window_size, self.window_size))
         rows = torch.einsum("bnhwc,hkc->bnhwk", grid, relative_positions(self.rel_pos_h)).flatten(2, 3)
         columns = torch.einsum("bnhwc,wkc->bnhwk", grid, relative_positions(self.rel_pos_w)).flatten(2, 3)
-        # One head at a time: the bias of a single head of global attention takes 64 MiB, that of ViT-H's sixteen 1 GiB.
-        heads = []
-        for head in range(self.num_heads):
-            part = slice(head, head + 1)
-            bias = (rows[:, part, :, :, None] + columns[:, part, :, None, :]).flatten(-2)
-            heads.append(F.scaled_dot_product_attention(q[:, part], k[:, part], v[:, part], attn_mask=bias))
-        return torch.cat(heads, dim=1)
+        attend = attend_by_strips if x.device.type == "cpu" and torch.is_inference_mode_enabled() else attend_fused
+        x = attend(q, k, v, rows, columns).transpose(1, 2).reshape(windows, tokens, -1)
+        return self.proj(join_windows(x, self.window_size, size))
+
+
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Attend with a bias per row and per column of the keys, without the matrix of attention in memory.
+
+    The bias becomes part of the scalar product: a query is followed by its biases, a key by ones at its row and its
+    column. So PyTorch's fused kernels, which take no such bias, compute it all; values are padded to the same length.
+
+    :param q: queries (B, heads, S * S, C), as the keys and the values.
+    :param rows: bias (B, heads, S * S, S) of every query to the S rows of keys; ``columns`` likewise.
+    :return: (B, heads, S * S, C).
+    """
+    side, channels = rows.shape[-1], q.shape[-1]
+    one = torch.eye(side, dtype=q.dtype, device=q.device)
+    place = torch.cat([one.repeat_interleave(side, dim=0), one.repeat(side, 1)], dim=1).expand(*k.shape[:2], -1, -1)
+    queries = torch.cat([q * channels**-0.5, rows, columns], dim=-1)
+    values = F.pad(v, (0, 2 * side))
+    return F.scaled_dot_product_attention(queries, torch.cat([k, place], dim=-1), values, scale=1.0)[..., :channels]
+
+
+def attend_by_strips(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Compute the same as `attend_fused` with a third of its arithmetic, which is what counts on a CPU.
+
+    The bias of a few rows of queries at a time stays in the cache; all of it takes 768 MiB in ViT-B's global attention.
+    """
+    windows, heads, tokens, _ = q.shape
+    side = rows.shape[-1]
+    strip = max(BIAS_SIZE // (heads * side * tokens), 1) * side
+    result = torch.empty_like(v.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+    for window in range(windows):
+        for first in range(0, tokens, strip):
+            one = slice(window, window + 1)
+            part = (one, slice(None), slice(first, first + strip))
+            bias = (rows[part][..., :, None] + columns[part][..., None, :]).flatten(-2)
+            result[part] = F.scaled_dot_product_attention(q[part], k[one], v[one], attn_mask=bias)
+    return result
 
 
 def relative_positions(table: Tensor) -> Tensor:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from MedSAMSlicerLib.dataset.case import Case
-from MedSAMSlicerLib.dataset.checks import check
 from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.inference.predictor import Predictor
-from MedSAMSlicerLib.loading import find_weights, load_model
-from MedSAMSlicerLib.model import MedSAM, load_checkpoint
+from MedSAMSlicerLib.model import load_checkpoint
 from MedSAMSlicerLib.store.folder import sha256_of, store_folder
 from MedSAMSlicerLib.store.weights import WeightsStore
 from MedSAMSlicerLib.training.distributed import Team, joined
@@ -23,6 +20,7 @@ from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.loop import Loop, Stopped
 from MedSAMSlicerLib.training.model_file import model_card, publish
 from MedSAMSlicerLib.training.outlines import Outlines
+from MedSAMSlicerLib.training.preconditions import check_dataset, check_room, load_base
 from MedSAMSlicerLib.training.recipe import Recipe
 from MedSAMSlicerLib.training.run import Progress, RunFolder, interruptible, show_in_tensorboard
 from MedSAMSlicerLib.training.samples import Samples
@@ -33,7 +31,7 @@ from MedSAMSlicerLib.training.validation import Validation, spread
 
 @dataclass(frozen=True)
 class Job:
-    """What a user asks for.
+    """What a user asks for. Several machines must share the file system of all these paths.
 
     :param data: folder of the `dataset.site.SiteDataset`.
     :param output: the model file to write.
@@ -106,8 +104,6 @@ def fine_tune(
 
         try:
             return _Run(job, folder, team, store or WeightsStore(), tell).outcome()
-        except Stopped:
-            raise
         except Exception as error:
             if team.leads:
                 folder.tell(Progress("failed", message=str(error)))
@@ -122,14 +118,15 @@ class _Run:
     ) -> None:
         self.job, self.folder, self.team, self.tell = job, folder, team, tell
         recipe = job.recipe
-        folder.tell(Progress("preparing", of=recipe.epochs))
+        if team.leads:
+            folder.tell(Progress("preparing", of=recipe.epochs))
         self.dataset = SiteDataset.open(job.data)
         self.train, self.held, self.kept = (
             [case for case in self.dataset.cases if case.split == split] for split in ("train", "validation", "test")
         )
         if team.leads:
-            _check_dataset(self.dataset, self.train, self.held)
-        self.base_path, self.base = _load_base(job, store)
+            check_dataset(self.dataset, self.train, self.held)
+        self.base_path, self.base = load_base(job.base, recipe.depth, store)
         known = any(weights.name == job.base for weights in store.catalog)
         origin = (job.base if known else self.base_path.name, sha256_of(self.base_path))
         if team.leads:
@@ -141,7 +138,7 @@ class _Run:
         embeddings = None
         if self.trainee.from_embeddings:
             embeddings_folder = job.embeddings or store_folder() / "embeddings"
-            _check_room(embeddings_folder, self.base, outlines.slices * recipe.variants)
+            check_room(embeddings_folder, self.base, outlines.slices * recipe.variants)
             encoder = Predictor(copy.deepcopy(self.base), device=str(team.device))
             embeddings = StoredEmbeddings(embeddings_folder, encoder)
         self.validation = Validation(
@@ -229,36 +226,3 @@ class _Run:
         if not self.validation.guarded:
             text += " The sample cases are not on this computer, so nobody has checked what was forgotten."
         return f"Stopped. {text}" if stopped else text
-
-
-def _check_dataset(dataset: SiteDataset, train: list[Case], held: list[Case]) -> None:
-    """Refuse a dataset that can't be trained on, or was found wrong."""
-    for split, cases in (("train", train), ("validation", held)):
-        if not cases:
-            raise ValueError(f"{dataset.folder} has no case for {split}: run medsam-slicer dataset split first.")
-    errors = [finding for finding in check(dataset) if finding.level == "error"]
-    if errors:
-        texts = "; ".join(f"{finding.case_id or 'dataset'}: {finding.text}" for finding in errors[:5])
-        more = f"; and {len(errors) - 5} more" if len(errors) > 5 else ""
-        raise ValueError(f"{dataset.folder} can't be trained on: {texts}{more}")
-
-
-def _load_base(job: Job, store: WeightsStore) -> tuple[Path, MedSAM]:
-    path, _ = find_weights(job.base, store)
-    base = load_model(job.base, store)
-    if job.recipe.depth == "adapter" and base.metadata.get("recipe", {}).get("depth") == "adapter":
-        name = base.metadata["base"]["name"]
-        raise ValueError(f"{path} is an adapter of {name!r}: give {name!r} as the base, or the depth decoder.")
-    return path, base
-
-
-def _check_room(folder: Path, model: MedSAM, count: int) -> None:
-    """Refuse to begin what would fill the disk."""
-    needed = count * 256 * model.prompt_encoder.embedding_size**2 * 2
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise OSError(
-            f"The embeddings of the slices take up to {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are "
-            "free: free some disk space, give another folder, or fewer variants."
-        )

@@ -148,7 +148,8 @@ class Feed(Dataset[list[Prepared]]):
         size = (sample.mask.shape[0], sample.mask.shape[1])
         box = self._preprocessing.scale_boxes([sample.box], size)[0]
         if self._embeddings is None:
-            return Prepared(sample, self._preprocessing.prepare(self._samples.image(sample)), box)
+            image = torch.from_numpy(np.ascontiguousarray(self._samples.image(sample)))
+            return Prepared(sample, self._preprocessing.prepare(image), box)
         kept = read_embedding(self._path(sample))
         if kept is None:
             raise OSError(

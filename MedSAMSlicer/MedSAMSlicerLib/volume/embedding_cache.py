@@ -7,11 +7,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 
 # Probabilities below this are kept as 0.
 _LEAST = 0.01
@@ -43,6 +44,16 @@ class Decoder(Encoder, Protocol):
         """Predict one mask per box: ``.probabilities`` (N, rows, columns) in [0, 1] and ``.iou`` (N,)."""
 
 
+class Packer(Encoder, Protocol):
+    """An encoder whose embeddings can be kept on disk."""
+
+    def pack(self, embedding: Any) -> np.ndarray:
+        """Turn an embedding into an array (C, h, w)."""
+
+    def unpack(self, values: np.ndarray, size: tuple[int, int]) -> Any:
+        """Undo `pack`, for a slice of a size (rows, columns)."""
+
+
 class EmbeddingCache:
     """Embeddings by content: the bytes of the windowed slice and the model's key; masks by the box as well.
 
@@ -51,9 +62,11 @@ class EmbeddingCache:
 
     :param budget: of the embeddings, in bytes. One of SAM's size, 256 x 64 x 64 in single precision, takes 4 MiB.
     :param mask_budget: of the masks, in bytes. One of 100 x 100 pixels takes 20 KB.
+    :param store: keeps the embeddings on disk as well, for another session; the encoders must be `Packer` then.
     """
 
-    def __init__(self, budget: int = 1 << 30, mask_budget: int = 1 << 28) -> None:
+    def __init__(self, budget: int = 1 << 30, mask_budget: int = 1 << 28, store: EmbeddingStore | None = None) -> None:
+        self.store = store
         self._embeddings: _Kept = _Kept(budget)
         self._masks: _Kept = _Kept(mask_budget)
 
@@ -79,7 +92,7 @@ class EmbeddingCache:
         key = self.key(encoder, image)
         embedding = self._embeddings.get(key)
         if embedding is None:
-            embedding = encoder.encode(image)
+            embedding = self._stored(cast(Packer, encoder), image, key) if self.store else encoder.encode(image)
             self._embeddings.put(key, embedding)
         return embedding
 
@@ -103,6 +116,16 @@ class EmbeddingCache:
             probability[mask.place] = mask.probabilities
         return probabilities, np.array([mask.iou for mask in masks], dtype=np.float32)
 
+    def _stored(self, encoder: Packer, image: np.ndarray, key: bytes) -> Any:
+        """Take an embedding from the disk, or encode it and put it there."""
+        store = cast(EmbeddingStore, self.store)
+        values = store.get(key)
+        if values is not None:
+            return encoder.unpack(values, (image.shape[0], image.shape[1]))
+        embedding = encoder.encode(image)
+        store.put(key, encoder.pack(embedding))
+        return embedding
+
     @staticmethod
     def key(encoder: Encoder, image: np.ndarray) -> bytes:
         """Digest what the encoder sees, and who sees it: 20 bytes."""
@@ -111,7 +134,7 @@ class EmbeddingCache:
         return digest.digest()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything; what is on disk stays (see `EmbeddingStore.clear`)."""
         self._embeddings.clear()
         self._masks.clear()
 

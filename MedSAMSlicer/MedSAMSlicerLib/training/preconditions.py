@@ -1,0 +1,54 @@
+"""What is refused before a run begins, as it would fail or mislead after hours."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from MedSAMSlicerLib.dataset.case import Case
+from MedSAMSlicerLib.dataset.checks import check
+from MedSAMSlicerLib.dataset.site import SiteDataset
+from MedSAMSlicerLib.loading import find_weights, load_model
+from MedSAMSlicerLib.model import MedSAM
+from MedSAMSlicerLib.store.weights import WeightsStore
+
+
+def check_dataset(dataset: SiteDataset, train: list[Case], held: list[Case]) -> None:
+    """Refuse a dataset that can't be trained on, or was found wrong."""
+    for split, cases in (("train", train), ("validation", held)):
+        if not cases:
+            raise ValueError(f"{dataset.folder} has no case for {split}: run medsam-slicer dataset split first.")
+    errors = [finding for finding in check(dataset) if finding.level == "error"]
+    if errors:
+        texts = "; ".join(f"{finding.case_id or 'dataset'}: {finding.text}" for finding in errors[:5])
+        more = f"; and {len(errors) - 5} more" if len(errors) > 5 else ""
+        raise ValueError(f"{dataset.folder} can't be trained on: {texts}{more}")
+
+
+def load_base(name: str, depth: str, store: WeightsStore) -> tuple[Path, MedSAM]:
+    """Load the model to start from, and tell its file.
+
+    :raises ValueError: if there is none of this name, or an adapter would get an adapter.
+    """
+    path, _ = find_weights(name, store)
+    base = load_model(name, store)
+    if depth == "adapter" and base.metadata.get("recipe", {}).get("depth") == "adapter":
+        origin = base.metadata["base"]["name"]
+        raise ValueError(f"{path} is an adapter of {origin!r}: give {origin!r} as the base, or the depth decoder.")
+    return path, base
+
+
+def check_room(folder: Path, model: MedSAM, count: int) -> None:
+    """Refuse to keep more embeddings than the disk has room for.
+
+    :param count: of the slices, every variant counted.
+    :raises OSError: if there is too little.
+    """
+    needed = count * 256 * model.prompt_encoder.embedding_size**2 * 2
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise OSError(
+            f"The embeddings of the slices take up to {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are "
+            "free: free some disk space, give another folder, or fewer variants."
+        )

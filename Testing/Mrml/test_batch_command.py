@@ -1,0 +1,163 @@
+"""The command `segment --batch`: every case has its line, whatever happens to the others."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from box_predictor import BoxPredictor
+from MedSAMSlicerLib import loading
+from MedSAMSlicerLib.cli.main import main
+from MedSAMSlicerLib.volume.labels import read_labels
+
+LIVER, KIDNEY = "5 6 2 20 15 7", "22 17 0 28 22 9"
+LIVER_VOXELS, KIDNEY_VOXELS = 6 * 10 * 16, 10 * 6 * 7
+Run = Callable[..., tuple[int, list[dict]]]
+
+
+@pytest.fixture
+def loads(a_box_predictor: BoxPredictor, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """In place of every model: exact masks. Lists the devices that a model was loaded on."""
+    devices: list[str] = []
+    a_box_predictor.device = "cpu"
+    monkeypatch.setattr(loading, "load_predictor", lambda model, device: devices.append(device) or a_box_predictor)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    return devices
+
+
+@pytest.fixture
+def table(simple_ct_file: Path) -> Callable[[list[dict[str, str]]], Path]:
+    """Write a table beside the volume."""
+
+    def write(rows: list[dict[str, str]]) -> Path:
+        path = simple_ct_file.parent / "table.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, sorted({name for row in rows for name in row}))
+            writer.writeheader()
+            writer.writerows(rows)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def batch(table: Callable[..., Path], loads: list[str], capfd: pytest.CaptureFixture[str]) -> Run:
+    """Segment the rows of a table, and return the exit code and the lines of the standard output."""
+
+    def run(rows: list[dict[str, str]]) -> tuple[int, list[dict]]:
+        path = table(rows)
+        capfd.readouterr()
+        code = main(["segment", "--batch", str(path)])
+        return code, [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+    return run
+
+
+def a_row(output: str, **columns: str) -> dict[str, str]:
+    return {"volume": "CT.nrrd", "output": output, "box": LIVER, **columns}
+
+
+def test_every_row_gives_its_file_and_its_line_with_one_model(batch, simple_ct_file, loads):
+    both = a_row("out/2.seg.nrrd", box=f"{LIVER} {KIDNEY}", name="liver; kidney", json="out/2.json")
+    code, lines = batch([a_row("out/1.nii.gz"), both])
+    assert code == 0
+    assert [(line["row"], line["output"], line["state"]) for line in lines] == [
+        (1, "out/1.nii.gz", "done"),
+        (2, "out/2.seg.nrrd", "done"),
+    ]
+    assert lines[1]["voxels"] == {"liver": LIVER_VOXELS, "kidney": KIDNEY_VOXELS}
+    folder = simple_ct_file.parent / "out"
+    assert read_labels(folder / "2.seg.nrrd").names == {1: "liver", 2: "kidney"}
+    assert json.loads((folder / "2.json").read_text())["slices"] > 0
+    assert loads == ["auto"]
+
+
+def test_a_case_that_fails_does_not_stop_the_rest(batch, simple_ct_file):
+    (simple_ct_file.parent / "broken.nrrd").write_text("no image")
+    bad = [
+        a_row("1.nrrd", volume="missing.nrrd"),
+        a_row("2.nrrd", volume="broken.nrrd"),
+        a_row("3.nrrd", box="1 2 three"),
+        a_row("4.nrrd", box="40 0 0 50 9 9"),
+        a_row("5.nrrd", box=""),
+        a_row("6.png"),
+        a_row("7.nrrd", axis="x"),
+    ]
+    code, lines = batch([*bad, a_row("good.nrrd")])
+    assert code == 1
+    assert [line["state"] for line in lines] == ["failed"] * len(bad) + ["done"]
+    texts = [
+        "missing.nrrd",
+        "broken.nrrd",
+        "six whole numbers",
+        "outside of the volume",
+        "either a box",
+        "6.png",
+        "'x'",
+    ]
+    for line, text in zip(lines, texts, strict=False):
+        assert text in line["error"]
+    assert not list(simple_ct_file.parent.glob("[1-7].*"))
+
+
+def test_the_same_command_goes_on_where_it_was_interrupted(batch, simple_ct_file, loads):
+    rows = [a_row("1.nrrd"), a_row("2.nrrd")]
+    assert batch(rows[:1])[0] == 0
+    before = (simple_ct_file.parent / "1.nrrd").stat().st_mtime_ns
+    code, lines = batch(rows)
+    assert (code, [line["state"] for line in lines]) == (0, ["skipped", "done"])
+    assert (simple_ct_file.parent / "1.nrrd").stat().st_mtime_ns == before
+    assert [line["state"] for line in batch(rows)[1]] == ["skipped", "skipped"]
+    assert len(loads) == 2
+
+
+def test_processes_of_torchrun_share_the_table(batch, monkeypatch):
+    rows = [a_row(f"{number}.nrrd") for number in range(1, 6)]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        code, lines = batch(rows)
+        assert (code, {line["state"] for line in lines}) == (0, {"done"})
+        done.append([line["row"] for line in lines])
+    assert done == [[1, 3, 5], [2, 4]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([a_row("o.nrrd", colour="red")], "the column 'colour'"),
+        ([{"volume": "CT.nrrd", "box": LIVER}], "no column 'output'"),
+        ([a_row("o.nrrd"), a_row("o.nrrd")], "'o.nrrd' is in 2 rows"),
+        ([a_row("")], "'' is in 1 rows"),
+    ],
+)
+def test_a_table_that_cant_be_meant_so_is_refused_before_anything_is_done(table, loads, capfd, rows, text):
+    assert main(["segment", "--batch", str(table(rows))]) == 1
+    printed, err = capfd.readouterr()
+    assert text in err
+    assert (printed, loads) == ("", [])
+
+
+def test_a_model_that_cant_be_loaded_stops_the_batch(table, loads, monkeypatch, capfd):
+    def fail(model: str, device: str) -> None:
+        raise ValueError("no such weights")
+
+    monkeypatch.setattr(loading, "load_predictor", fail)
+    assert main(["segment", "--batch", str(table([a_row("1.nrrd"), a_row("2.nrrd")]))]) == 1
+    printed, err = capfd.readouterr()
+    assert printed == ""
+    assert "no such weights" in err
+
+
+def test_options_of_a_single_volume_are_not_taken_with_a_table(simple_ct_file, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        main(["segment", "--batch", "table.csv", "--volume", str(simple_ct_file)])
+    assert stopped.value.code == 2
+    assert "--volume: with --batch the table says that" in capfd.readouterr().err
