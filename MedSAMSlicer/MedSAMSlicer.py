@@ -2,7 +2,9 @@
 
 import sys
 import threading
+import unittest
 
+import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -64,8 +66,9 @@ class MedSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = MedSAMSlicerLogic()
         self.panel = Panel(slicer.util.childWidgetVariables(uiWidget), self.logic)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.panel.show(self.logic.getParameterNode())
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneReplaced)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneReplaced)
+        self.refresh()
 
     def enter(self):
         """Called each time the user opens the module."""
@@ -96,10 +99,14 @@ class MedSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Called before the scene is closed: nothing may hold on to its nodes."""
         self.panel.forget()
 
-    def onSceneEndClose(self, caller, event):
-        """Called after the scene was closed."""
-        if self.parent.isEntered:
-            self.panel.show(self.logic.getParameterNode())
+    def onSceneReplaced(self, caller, event):
+        """Called after a scene was closed or loaded; the node selectors learn of that only afterwards."""
+        qt.QTimer.singleShot(0, self.refresh)
+
+    def refresh(self):
+        """Show the parameters of the scene, if the module is open."""
+        if self.panel is not None and self.parent.isEntered:
+            self.enter()
 
 
 class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
@@ -373,18 +380,17 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
 
 
 class MedSAMSlicerTest(ScriptedLoadableModuleTest):
-    """Runs in Slicer, by "Reload and Test" and by ctest."""
-
-    def setUp(self):
-        """Clear the scene."""
-        slicer.mrmlScene.Clear()
+    """Runs in Slicer, by "Reload and Test" and by ctest; the tests are in `MedSAMSlicerLib.app.self_test`."""
 
     def runTest(self):
-        """Run all tests."""
-        self.setUp()
-        self.test_missingVolumeIsNamed()
+        """Run all tests, as "Reload and Test" does."""
+        self.test_module()
 
-    def test_missingVolumeIsNamed(self):
-        """A missing volume is reported before any model is loaded."""
-        with self.assertRaisesRegex(ValueError, "No volume is given"):
-            MedSAMSlicerLogic().segmentROI(None, None, None)
+    def test_module(self):
+        """Run all tests; the scene is cleared."""
+        from MedSAMSlicerLib.app.self_test import SelfTest
+
+        result = unittest.TextTestRunner(verbosity=2).run(unittest.defaultTestLoader.loadTestsFromTestCase(SelfTest))
+        for _test, reason in result.skipped:
+            self.delayDisplay(reason)
+        self.assertTrue(result.wasSuccessful(), "\n".join(trace for _test, trace in result.failures + result.errors))

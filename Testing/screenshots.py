@@ -20,6 +20,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "Med
 
 import slicer_gui.views
 from MedSAMSlicerLib.headless.snapshot import write_png
+from MedSAMSlicerLib.mrml.boxes import key_slices_of, structure_boxes
 from MedSAMSlicerLib.store.samples import sample_path
 from MedSAMSlicerLib.volume.files import Volume, read_volume
 from MedSAMSlicerLib.volume.geometry import bounding_box, voxel_box_corners
@@ -27,7 +28,7 @@ from slicer_gui.gui import Gui
 
 MODULE_FILE = Path(__file__).parents[1] / "MedSAMSlicer" / "MedSAMSlicer.py"
 ORGANS = {"liver": 5, "right kidney": 2, "left kidney": 3, "spleen": 1}
-VIEW_SIZE = (420, 400)
+VIEW_SIZE = (430, 500)
 PANEL_WIDTH = 470
 
 
@@ -93,6 +94,11 @@ def module_picture(gui: Gui, volume: Volume, expert: np.ndarray) -> np.ndarray:
     ui.nextDoubtfulButton.click()
     ui.correctSliceButton.click()
     gui.pump(0.2)
+    # One box is enough to see what boxes look like.
+    for roi in structure_boxes(gui.scene):
+        roi.GetDisplayNode().SetVisibility(roi.GetName() == "liver")
+    for roi in key_slices_of(widget.panel.parameters.segmentation, widget.panel.parameters.segmentID):
+        roi.GetDisplayNode().SetPropertiesLabelVisibility(False)
 
     gui.layout_manager.threeDWidget(0).threeDView().resetFocalPoint()
     widget.parent.resize(PANEL_WIDTH, widget.parent.sizeHint().height())

@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--slices", type=int, default=12, help="of which the results are compared")
     args = parser.parse_args()
     device = torch.device(args.device)
     print(describe(device))
@@ -111,7 +112,7 @@ def main() -> None:
     predictor = Predictor(ours, device=args.device, precision=args.precision)
     print(f"our model made ready in {time.perf_counter() - start:.2f} s, precision {predictor.precision}")
 
-    examples = slices(12)
+    examples = slices(args.slices)
     image = examples[0][0]
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,21 @@ from slicer_gui.fixtures import gui
 from slicer_gui.gui import Gui
 
 __all__ = ["gui"]
+
+
+@pytest.fixture(autouse=True)
+def same_library() -> Iterator[None]:
+    """The library as all tests have imported it, also after a test that has reloaded it."""
+    before = _library()
+    yield
+    if _library()["MedSAMSlicerLib"] is not before["MedSAMSlicerLib"]:
+        for name in _library():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _library() -> dict[str, object]:
+    return {name: module for name, module in sys.modules.items() if name.split(".")[0] == "MedSAMSlicerLib"}
 
 
 @pytest.fixture

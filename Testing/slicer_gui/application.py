@@ -2,7 +2,8 @@
 
 Headers: Slicer Base/QTCore/qSlicerCoreApplication.h, qSlicerModuleManager.h, qSlicerAbstractCoreModule.h,
 Base/QTCore/qSlicerCoreIOManager.h, Base/QTGUI/qSlicerApplication.h, qSlicerScriptedLoadableModule.h,
-qSlicerScriptedLoadableModuleWidget.h, qSlicerAbstractModuleWidget.h.
+qSlicerScriptedLoadableModuleWidget.h, qSlicerAbstractModuleWidget.h, qSlicerModuleSelectorToolBar.h,
+Base/QTApp/qSlicerMainWindow.h.
 """
 
 from __future__ import annotations
@@ -25,13 +26,35 @@ from slicer_gui.qt_module import QSettings
 
 
 @stand_in
+class qSlicerModuleSelectorToolBar(pythonqt(QtWidgets.QToolBar)):
+    """Where the user chooses a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__selected = ""
+
+    def selectModule(self, moduleName: str) -> None:
+        if moduleName == self.__selected:
+            return
+        manager = slicer.app.moduleManager()
+        if manager.module(self.__selected) is not None:
+            manager.module(self.__selected).widgetRepresentation().exit()
+        self.__selected = moduleName
+        manager.module(moduleName).widgetRepresentation().enter()
+
+
+@stand_in
 class qSlicerMainWindow(pythonqt(QtWidgets.QMainWindow)):
-    """The main window, of which only the status bar is used."""
+    """The main window, of which only the status bar and the module selector are used."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setObjectName("qSlicerMainWindow")
         self.setStatusBar(pythonqt(QtWidgets.QStatusBar)())
+        self.__selector = qSlicerModuleSelectorToolBar()
+
+    def moduleSelector(self) -> qSlicerModuleSelectorToolBar:
+        return self.__selector
 
 
 class qSlicerLoadableModule:

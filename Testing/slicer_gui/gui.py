@@ -190,6 +190,8 @@ class Gui:
         self._run_events()
         forget_all()
         self.layout_manager._close()
+        # Else the next test finds it, until Python happens to collect it.
+        self.main_window.delete()
         # What is left of Qt and VTK dies here and now, not in a later test's thread.
         gc.collect()
         QtCore.qInstallMessageHandler(None)
