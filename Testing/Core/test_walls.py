@@ -56,7 +56,7 @@ WALLS = {
     "cli": Wall(names("store"), deferred=EVERY_ROOM | names("numpy")),
     # A running Slicer: Qt and the application. Torch may not be installed yet.
     "app": Wall(
-        names("mrml volume prompts store dataset numpy slicer qt ctk vtk"),
+        names("mrml volume prompts store dataset evaluation numpy slicer qt ctk vtk"),
         deferred=names("loading inference model torch PyTorchUtils SampleData")
         | names("qSlicerSegmentationsEditorEffectsPythonQt SegmentEditorMedSAMLib"),
     ),

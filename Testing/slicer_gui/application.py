@@ -9,6 +9,7 @@ Base/QTApp/qSlicerMainWindow.h.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import types
 from pathlib import Path
@@ -223,6 +224,8 @@ class qSlicerApplication(pythonqt(QtWidgets.QApplication)):
     majorVersion = checked_property(int, lambda self: 5)
     minorVersion = checked_property(int, lambda self: 12)
     temporaryPath = checked_property(str, lambda self: QtCore.QDir.tempPath())
+    # As the launcher has set it.
+    slicerHome = checked_property(str, lambda self: os.environ["SLICER_HOME"])
 
     def __init__(self) -> None:
         super().__init__(["Slicer"])

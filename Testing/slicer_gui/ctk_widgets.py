@@ -17,6 +17,8 @@ from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand
 from slicer_gui.qt_module import QFileDialog, ctkMessageBox
 
 _HEADER_HEIGHT = 24
+# Of a widget that its section has hidden.
+_HIDDEN = "hiddenBySection"
 
 
 def forwarded(kind: type, owner: str, getter: str, setter: str = "") -> QtCore.Property:
@@ -44,7 +46,6 @@ class ctkCollapsibleButton(pythonqt(QtWidgets.QAbstractButton)):
     def __init__(self, text: str | QtWidgets.QWidget | None = None, parent: QtWidgets.QWidget | None = None) -> None:
         title, parent = (text, parent) if isinstance(text, str) else ("", text)
         super().__init__(parent)
-        self.__hidden: list[QtWidgets.QWidget] = []
         self.setText(title)
         self.setCheckable(True)
         self.setChecked(True)
@@ -52,14 +53,13 @@ class ctkCollapsibleButton(pythonqt(QtWidgets.QAbstractButton)):
         self.toggled.connect(self._show_contents)
 
     def _show_contents(self, shown: bool) -> None:
-        self.__hidden = _show_children(self, shown, self.__hidden)
+        _show_children(self, shown)
         self.updateGeometry()
         self.contentsCollapsed.emit(not shown)
 
     def childEvent(self, event: QtCore.QChildEvent) -> None:
         if event.added() and event.child().isWidgetType() and self.collapsed:
-            event.child().setVisible(False)
-            self.__hidden.append(event.child())
+            _hide(event.child())
         super().childEvent(event)
 
     def hitButton(self, position: QtCore.QPoint) -> bool:
@@ -86,12 +86,11 @@ class ctkCollapsibleGroupBox(pythonqt(QtWidgets.QGroupBox)):
     def __init__(self, title: str | QtWidgets.QWidget | None = None, parent: QtWidgets.QWidget | None = None) -> None:
         title, parent = (title, parent) if isinstance(title, str) else ("", title)
         super().__init__(title, parent)
-        self.__hidden: list[QtWidgets.QWidget] = []
         self.setCheckable(True)
         self.toggled.connect(self._show_contents)
 
     def _show_contents(self, shown: bool) -> None:
-        self.__hidden = _show_children(self, shown, self.__hidden)
+        _show_children(self, shown)
 
 
 @stand_in
@@ -246,13 +245,22 @@ class ctkCheckablePushButton(pythonqt(QtWidgets.QPushButton)):
         self.checkBoxToggled.emit(bool(self.checkState))
 
 
-def _show_children(section: QtWidgets.QWidget, shown: bool, hidden: list[QtWidgets.QWidget]) -> list[QtWidgets.QWidget]:
-    """Hide the widgets in a section, or show again those that it has hidden; return those that are hidden now."""
-    children = [child for child in section.children() if child.isWidgetType()]
-    changed = [child for child in children if child in hidden] if shown else [c for c in children if not c.isHidden()]
-    for child in changed:
-        child.setVisible(shown)
-    return [] if shown else changed
+def _show_children(section: QtWidgets.QWidget, shown: bool) -> None:
+    """Hide the widgets in a section, or show again those that it has hidden."""
+    for child in section.children():
+        if not child.isWidgetType():
+            continue
+        if shown and child.property(_HIDDEN):
+            child.setProperty(_HIDDEN, False)
+            child.setVisible(True)
+        elif not shown and not child.isHidden():
+            _hide(child)
+
+
+def _hide(child: QtWidgets.QWidget) -> None:
+    # Noted in Qt: PySide has another object for a child that is being made than later.
+    child.setProperty(_HIDDEN, True)
+    child.setVisible(False)
 
 
 WIDGETS = {

@@ -17,6 +17,7 @@ from MedSAMSlicerLib.app.inputs_section import InputsSection
 from MedSAMSlicerLib.app.model_section import ModelSection
 from MedSAMSlicerLib.app.result_section import ResultSection
 from MedSAMSlicerLib.app.shortcuts import Shortcuts
+from MedSAMSlicerLib.app.training_section import TrainingSection
 from MedSAMSlicerLib.mrml.structure import Structure
 
 
@@ -43,6 +44,7 @@ class Panel(slicer.util.VTKObservationMixin):
         self.result = ResultSection(self)
         self.corrections = CorrectionsSection(self)
         self.model = ModelSection(self)
+        self.training = TrainingSection(self)
         self.shortcuts = Shortcuts(self)
         ui.segmentButton.connect("clicked(bool)", lambda *args: self.segment(self.boxes.read))
 
@@ -81,7 +83,7 @@ class Panel(slicer.util.VTKObservationMixin):
         self._timer.stop()
         self._disconnect()
         self.removeObservers()
-        for section in (self.model, self.result, self.corrections, self.boxes, self.shortcuts):
+        for section in (self.training, self.model, self.result, self.corrections, self.boxes, self.shortcuts):
             section.close()
 
     def update(self) -> None:
@@ -125,7 +127,7 @@ class Panel(slicer.util.VTKObservationMixin):
     def _update(self) -> None:
         if self.parameters is None:
             return
-        for section in (self.inputs, self.boxes, self.corrections, self.model):
+        for section in (self.inputs, self.boxes, self.corrections, self.model, self.training):
             section.update()
         self.result.update(self._missing())
 

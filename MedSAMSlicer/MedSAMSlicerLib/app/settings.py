@@ -1,10 +1,17 @@
-"""What is remembered from one Slicer to the next: the model, the device, and how much memory embeddings may take."""
+"""What is remembered from one Slicer to the next: the model, the device, the site's dataset, and the like."""
 
 from __future__ import annotations
 
 import slicer
 
-_DEFAULTS: dict[str, str] = {"model": "lite", "device": "auto", "cacheMebibytes": "1024", "keepOnCancel": "true"}
+_DEFAULTS: dict[str, str] = {
+    "model": "lite",
+    "device": "auto",
+    "cacheMebibytes": "1024",
+    "keepOnCancel": "true",
+    "siteDataset": "",
+    "trainingRun": "",
+}
 
 
 def setting(name: str) -> str:

@@ -1,0 +1,51 @@
+"""The small picture of a case in the list of a dataset: its middle labelled slice, with the expert's outline."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+
+from MedSAMSlicerLib.dataset.case import Case
+from MedSAMSlicerLib.dataset.site import SiteDataset
+from MedSAMSlicerLib.evaluation.pictures import EXPERT, outlined, png
+from MedSAMSlicerLib.volume.geometry import choose_axis, plane_axes, slice_of
+from MedSAMSlicerLib.volume.intensity import resolve_window
+
+
+def picture_path(dataset: SiteDataset, case: Case) -> Path:
+    """Name the file of a case's picture, which lies beside its image; it need not be there."""
+    return dataset.image_path(case).with_name("thumbnail.png")
+
+
+def is_drawn(dataset: SiteDataset, case: Case) -> bool:
+    """Tell whether a case has a picture that is not older than its labels."""
+    with contextlib.suppress(OSError):
+        return picture_path(dataset, case).stat().st_mtime >= dataset.labels_path(case).stat().st_mtime
+    return False
+
+
+def draw(dataset: SiteDataset, case: Case) -> None:
+    """Draw the picture of a case; may be called in any thread.
+
+    :raises ValueError: if the case can't be read.
+    :raises OSError: if the picture can't be written.
+    """
+    loaded = dataset.load(case)
+    volume = loaded.volume
+    axis = choose_axis(volume.spacing, volume.dimensions)
+    labelled = np.any(list(loaded.labels.values()), axis=0)
+    slices = np.flatnonzero(labelled.any(axis=tuple(other for other in range(3) if other != 2 - axis)))
+    middle = int(slices[len(slices) // 2])
+    x_axis, y_axis = plane_axes(axis)
+    picture = outlined(
+        resolve_window(loaded.window, volume.voxels).apply(slice_of(volume.voxels, axis, middle)),
+        [(slice_of(mask, axis, middle), EXPERT) for mask in loaded.labels.values()],
+        volume.ijk_to_ras[:3, [y_axis, x_axis]].T,
+    )
+    path = picture_path(dataset, case)
+    # Without `atomic_output`, which would make the folder anew if the case has been removed meanwhile.
+    draft = path.with_suffix(".new")
+    draft.write_bytes(png(picture))
+    draft.replace(path)
