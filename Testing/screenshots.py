@@ -19,7 +19,9 @@ import pytest
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "MedSAMSlicer")]
 
 import slicer_gui.views
+from effect_editor import EffectEditor
 from MedSAMSlicerLib.headless.snapshot import write_png
+from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.mrml.boxes import key_slices_of, structure_boxes
 from MedSAMSlicerLib.store.samples import sample_path
 from MedSAMSlicerLib.volume.files import Volume, read_volume
@@ -106,6 +108,27 @@ def module_picture(gui: Gui, volume: Volume, expert: np.ndarray) -> np.ndarray:
     return beside(pixels(widget.parent), four_views(gui))
 
 
+def effect_picture(gui: Gui, monkeypatch: pytest.MonkeyPatch, volume: Volume, expert: np.ndarray) -> np.ndarray:
+    """Draw a box around a kidney in one slice with the effect of the Segment Editor, in 3-D, not applied yet."""
+    editor = EffectEditor(gui, monkeypatch, load_predictor("lite", "cpu"), volume)
+    show_volume(gui, volume)
+    kidney = expert == ORGANS["right kidney"]
+    (_, _, k0), (_, _, k1) = bounding_box(kidney)
+    middle = (k0 + k1) // 2
+    (i0, j0, _), (i1, j1, _) = bounding_box(kidney[middle : middle + 1])
+    editor.draw(2, middle, (i0, j0), (i1, j1))
+    gui.pump(until=lambda: not editor.logic.worker.busy, at_most=1200)
+    for name in gui.layout_manager.sliceViewNames():
+        node = gui.layout_manager.sliceWidget(name).mrmlSliceNode()
+        node.JumpSliceByOffsetting(*(volume.ijk_to_ras @ [(i0 + i1) / 2, (j0 + j1) / 2, middle, 1])[:3])
+    frame = editor.effect.scriptedEffect.optionsFrame()
+    frame.resize(PANEL_WIDTH, frame.sizeHint().height())
+    gui.pump(0.2)
+    picture = beside(pixels(frame), np.concatenate([gui.picture("Red"), gui.picture("Yellow")], axis=1))
+    editor.close()
+    return picture
+
+
 def main() -> None:
     """Write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,10 +137,15 @@ def main() -> None:
     slicer_gui.views._SIZE = VIEW_SIZE
     volume = read_volume(sample_path("example_ct_sm.nii.gz"))
     expert = read_volume(sample_path("example_seg.nii.gz")).voxels
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
-        gui = Gui(Path(folder) / "Slicer.ini", monkeypatch)
-        write_png(args.output / "module.png", module_picture(gui, volume, expert))
-        gui.close()
+    pictures = {
+        "module.png": lambda gui, monkeypatch: module_picture(gui, volume, expert),
+        "effect.png": lambda gui, monkeypatch: effect_picture(gui, monkeypatch, volume, expert),
+    }
+    for name, draw in pictures.items():
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
+            gui = Gui(Path(folder) / "Slicer.ini", monkeypatch)
+            write_png(args.output / name, draw(gui, monkeypatch))
+            gui.close()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import slicer
 
 from box_predictor import BoxPredictor
 from effect_editor import BrightPredictor, EffectEditor, block_volume
+from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 from MedSAMSlicerLib.volume.files import Volume
 from panel_user import GEOMETRY, MODULE_FILE, User
 from slicer_gui.fixtures import gui
@@ -47,8 +48,23 @@ def predictor() -> BoxPredictor:
 
 
 @pytest.fixture
+def disk_cache(gui: Gui, tmp_path: Path, monkeypatch) -> Path:
+    """Where the module keeps embeddings on disk in this test: not where the user who runs the tests has his."""
+    from MedSAMSlicerLib.app import model_section
+
+    folder = tmp_path / "slices"
+    monkeypatch.setattr(model_section, "_disk_cache", lambda: EmbeddingStore(folder))
+    return folder
+
+
+@pytest.fixture
 def user(
-    gui: Gui, volume_node: slicer.vtkMRMLScalarVolumeNode, predictor: BoxPredictor, lite_weights: Path, monkeypatch
+    gui: Gui,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+    predictor: BoxPredictor,
+    lite_weights: Path,
+    disk_cache: Path,
+    monkeypatch,
 ) -> User:
     """A user who has opened the module with a volume in the scene and in the views."""
     module = gui.load_module(MODULE_FILE)

@@ -9,9 +9,11 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import slicer
 
+from box_predictor import Shape
 from Core.file_server import FileServer
 from MedSAMSlicerLib.store import download as download_module
 from MedSAMSlicerLib.store import weights as weights_module
@@ -272,6 +274,31 @@ def test_the_size_of_the_cache_holds_at_once_and_it_can_be_cleared(gui, user, pr
     assert len(cache) == 0
     user.ui.cacheSpinBox.value = 256
     assert cache.budget == 256 << 20
+
+
+def test_embeddings_are_kept_on_disk_only_if_the_user_wants_it(gui, user, predictor, disk_cache, monkeypatch):
+    def pack(self, shape: Shape) -> np.ndarray:
+        return np.array([[[shape.rows, shape.columns]]])
+
+    monkeypatch.setattr(type(predictor), "pack", pack, raising=False)
+    monkeypatch.setattr(type(predictor), "unpack", lambda self, values, size: Shape(*size), raising=False)
+    user.add_box()
+    user.segment()
+    assert not disk_cache.exists()
+    user.press("clearCacheButton")
+    user.press("diskCacheCheckBox")
+    user.segment()
+    assert len(list(disk_cache.iterdir())) == len(user.widget.logic.session.cache) > 0
+    # A later Slicer on this computer encodes nothing.
+    user.widget.cleanup()
+    predictor.encoded.clear()
+    gui.load_module(MODULE_FILE)
+    user.widget = gui.open_module("MedSAMSlicer")
+    assert user.ui.diskCacheCheckBox.checked
+    user.segment()
+    assert predictor.encoded == []
+    user.press("clearCacheButton")
+    assert list(disk_cache.iterdir()) == []
 
 
 def test_another_model_chosen_meanwhile_is_for_the_next_run(gui, user, monkeypatch, tmp_path):

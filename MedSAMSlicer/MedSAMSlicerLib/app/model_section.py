@@ -22,6 +22,7 @@ from MedSAMSlicerLib.app.settings import remember, setting
 from MedSAMSlicerLib.app.worker import Job, Worker
 from MedSAMSlicerLib.store.catalog import WEIGHTS
 from MedSAMSlicerLib.store.folder import store_folder
+from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
@@ -47,10 +48,13 @@ class ModelSection:
         ui.otherModelButton.connect("clicked(bool)", lambda *args: self._choose_file())
         ui.cacheSpinBox.value = int(setting("cacheMebibytes"))
         ui.cacheSpinBox.connect("valueChanged(int)", self._set_cache)
-        ui.clearCacheButton.connect("clicked(bool)", lambda *args: self._panel.logic.session.cache.clear())
+        ui.diskCacheCheckBox.checked = setting("diskCache") == "true"
+        ui.diskCacheCheckBox.connect("toggled(bool)", self._set_disk_cache)
+        ui.clearCacheButton.connect("clicked(bool)", lambda *args: self._clear_cache())
         ui.installButton.connect("clicked(bool)", self._on_install_clicked)
         ui.importWeightsButton.connect("clicked(bool)", lambda *args: self._import())
         self._set_cache(ui.cacheSpinBox.value)
+        self._set_disk_cache(ui.diskCacheCheckBox.checked)
 
     @property
     def ready(self) -> bool:
@@ -133,6 +137,14 @@ class ModelSection:
         remember("cacheMebibytes", str(mebibytes))
         self._panel.logic.session.cache.budget = mebibytes << 20
 
+    def _set_disk_cache(self, on: bool) -> None:
+        remember("diskCache", "true" if on else "false")
+        self._panel.logic.session.cache.store = _disk_cache() if on else None
+
+    def _clear_cache(self) -> None:
+        self._panel.logic.session.cache.clear()
+        _disk_cache().clear()
+
     def _start(self, work: Callable[[Job], object]) -> None:
         """Bring weights here in the background."""
 
@@ -154,3 +166,7 @@ class ModelSection:
         if error is not None:
             self._outcome = _("That failed: {reason}").format(reason=str(error) or type(error).__name__)
         self._panel.update()
+
+
+def _disk_cache() -> EmbeddingStore:
+    return EmbeddingStore(store_folder() / "slices")

@@ -8,6 +8,7 @@ _DEFAULTS: dict[str, str] = {
     "model": "lite",
     "device": "auto",
     "cacheMebibytes": "1024",
+    "diskCache": "false",
     "keepOnCancel": "true",
     "siteDataset": "",
     "trainingRun": "",
