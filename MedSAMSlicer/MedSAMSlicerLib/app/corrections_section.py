@@ -104,6 +104,13 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
         """Return the key slices of a segment that were painted by hand."""
         return list(self._painted.get((segmentation, segment_id), ()))
 
+    def slice_in_view(self) -> tuple[int, int] | None:
+        """Return the slice of the volume that the user looks at, (axis, index); None if there is none."""
+        try:
+            return slice_in_view(self._view.node, self._panel.parameters.inputVolume)
+        except ValueError:
+            return None
+
     def update(self) -> None:
         """Show the segment's key slices, and its slices by doubt."""
         ui, parameters = self._panel.ui, self._panel.parameters

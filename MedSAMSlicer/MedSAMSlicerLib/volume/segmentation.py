@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.across import correct_across
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, outline
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.extent import propagate_until_end
 from MedSAMSlicerLib.volume.geometry import plane_axes
@@ -16,7 +18,7 @@ from MedSAMSlicerLib.volume.path import propagate_path
 from MedSAMSlicerLib.volume.propagation import propagation_named
 from MedSAMSlicerLib.volume.sparse_mask import SparseMask
 from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask
+from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, soft_dice
 
 
 def segment_structure(
@@ -26,6 +28,7 @@ def segment_structure(
     cache: EmbeddingCache,
     keys: Sequence[KeySlice] = (),
     propagation: str = "path",
+    first: int | None = None,
 ) -> Iterator[SliceMask]:
     """Segment a structure slice by slice; a slice that is yielded again takes the place of what came before.
 
@@ -34,16 +37,20 @@ def segment_structure(
     :param keys: key slices, in any direction; those along the stack's axis take part in the propagation, the others
         correct its result, in their order. Of two of the same slice the later one counts.
     :param propagation: a name in `propagation.PROPAGATIONS`.
+    :param first: a slice that is yielded before all others, decoded from its box alone and not final, as somebody waits
+        for it; nothing if it has no box.
     :raises ValueError: if there is neither a box nor a key slice along the stack's axis, a key slice lies outside of
         the volume, or the propagation is unknown or takes no key slices.
     """
     propagate = propagation_named(propagation)
     _check(stack, boxes, keys, propagation)
+    if first is not None and first in boxes:
+        yield _glimpse(stack, first, boxes[first], predictor, cache)
     along = {key.index: key for key in keys if key.axis == stack.axis}
     across = {(key.axis, key.index): key for key in keys if key.axis != stack.axis}
     if not boxes:
-        first = next(key for key in keys if key.axis == stack.axis)
-        results = propagate_until_end(stack, along[first.index], predictor, cache, along)
+        start = next(key for key in keys if key.axis == stack.axis)
+        results = propagate_until_end(stack, along[start.index], predictor, cache, along)
     elif along:
         results = propagate_path(stack, boxes, predictor, cache, along)
     else:
@@ -70,6 +77,15 @@ def _check(stack: SliceStack, boxes: Boxes, keys: Sequence[KeySlice], propagatio
             )
     if not boxes and not any(key.axis == stack.axis for key in keys):
         raise ValueError("There is no box to segment: give an ROI, or a key slice along the axis of the slices.")
+
+
+def _glimpse(stack: SliceStack, index: int, box: Box, predictor: Predictor, cache: EmbeddingCache) -> SliceMask:
+    """Segment one slice from its box, in the time of one decoding."""
+    decoder = CandidateDecoder(stack, {index: box}, predictor, cache)
+    candidates, _ = decoder.decode(index, [outline(box)])
+    mask = candidates.masks[0]
+    confidence = soft_dice(candidates.probabilities[0], mask)
+    return SliceMask(index, decoder.whole(mask), candidates.boxes[0], float(candidates.iou[0]), confidence, final=False)
 
 
 def _corrected(
