@@ -30,7 +30,6 @@ from slicer_gui.gui import Gui
 
 MODULE_FILE = Path(__file__).parents[1] / "MedSAMSlicer" / "MedSAMSlicer.py"
 ORGANS = {"liver": 5, "right kidney": 2, "left kidney": 3, "spleen": 1}
-VIEW_SIZE = (430, 500)
 PANEL_WIDTH = 470
 
 
@@ -52,12 +51,11 @@ def beside(panel: np.ndarray, views: np.ndarray) -> np.ndarray:
 
 def four_views(gui: Gui) -> np.ndarray:
     """Draw the views as Slicer's layout Four-Up puts them."""
-    gap = np.full((VIEW_SIZE[1], 4, 3), 60, dtype=np.uint8)
     rows = [
-        np.concatenate([gui.picture(left), gap, gui.picture(right)], axis=1)
+        np.concatenate([gui.picture(left), gui.picture(right)], axis=1)
         for left, right in (("Red", "3D"), ("Green", "Yellow"))
     ]
-    return np.concatenate([rows[0], np.full((4, rows[0].shape[1], 3), 60, dtype=np.uint8), rows[1]])
+    return np.concatenate(rows)
 
 
 def show_volume(gui: Gui, volume: Volume) -> object:
@@ -122,7 +120,8 @@ def effect_picture(gui: Gui, monkeypatch: pytest.MonkeyPatch, volume: Volume, ex
         node = gui.layout_manager.sliceWidget(name).mrmlSliceNode()
         node.JumpSliceByOffsetting(*(volume.ijk_to_ras @ [(i0 + i1) / 2, (j0 + j1) / 2, middle, 1])[:3])
     frame = editor.effect.scriptedEffect.optionsFrame()
-    frame.resize(PANEL_WIDTH, frame.sizeHint().height())
+    frame.setFixedWidth(PANEL_WIDTH - 80)
+    frame.adjustSize()
     gui.pump(0.2)
     picture = beside(pixels(frame), np.concatenate([gui.picture("Red"), gui.picture("Yellow")], axis=1))
     editor.close()
@@ -134,14 +133,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "Screenshots")
     args = parser.parse_args()
-    slicer_gui.views._SIZE = VIEW_SIZE
     volume = read_volume(sample_path("example_ct_sm.nii.gz"))
     expert = read_volume(sample_path("example_seg.nii.gz")).voxels
     pictures = {
-        "module.png": lambda gui, monkeypatch: module_picture(gui, volume, expert),
-        "effect.png": lambda gui, monkeypatch: effect_picture(gui, monkeypatch, volume, expert),
+        "effect.png": ((430, 380), lambda gui, monkeypatch: effect_picture(gui, monkeypatch, volume, expert)),
+        "module.png": ((430, 615), lambda gui, monkeypatch: module_picture(gui, volume, expert)),
     }
-    for name, draw in pictures.items():
+    for name, (view_size, draw) in pictures.items():
+        slicer_gui.views._SIZE = view_size
         with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
             gui = Gui(Path(folder) / "Slicer.ini", monkeypatch)
             write_png(args.output / name, draw(gui, monkeypatch))
