@@ -67,3 +67,14 @@ def test_a_volume_of_vectors_is_refused(values):
 def test_an_unknown_axis_is_refused(a_ct, axis):
     with pytest.raises(ValueError, match=f"The axis '{axis}' is unknown: give auto, i, j or k"):
         SliceStack(a_ct, (1, 1, 1), axis=axis)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "f4", ">i2"])
+@pytest.mark.parametrize("window", ["full", "40/20", "auto"])
+def test_a_slice_and_its_parts_are_the_same_in_every_type_of_voxels(dtype, window):
+    values = np.random.default_rng(6).integers(0, 120, (4, 20, 31)).astype(dtype)
+    stack = SliceStack(values, (1, 1, 1), axis="j", window=window)
+    expected = resolve_window(window, values).apply(values[:, 3])
+    np.testing.assert_array_equal(stack.image(3), expected)
+    np.testing.assert_array_equal(stack.image(3, np.s_[1:3, 5:30]), expected[1:3, 5:30])
+    assert stack.image(3).flags.writeable

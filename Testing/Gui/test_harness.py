@@ -435,6 +435,8 @@ class TestExtensions:
             SampleData.SampleDataLogic.registerCustomSampleDataSource(sampleName="CT", uri="https://example.org")
         with pytest.raises(FileNotFoundError, match="no picture"):
             SampleData.SampleDataLogic.registerCustomSampleDataSource(sampleName="CT", thumbnailFileName="absent.png")
+        with pytest.raises(TypeError, match="no address"):
+            SampleData.SampleDataLogic.registerCustomSampleDataSource(sampleName="CT")
 
     def test_packages_are_asked_for_once(self, gui: Gui):
         gui.packages.missing.add("nibabel")

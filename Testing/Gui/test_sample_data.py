@@ -11,8 +11,11 @@ import slicer.util
 from PySide6 import QtGui
 
 from MedSAMSlicerLib.mrml.boxes import is_ticked, structure_boxes, tick
+from MedSAMSlicerLib.mrml.markups import wrap_voxels
 from MedSAMSlicerLib.mrml.segments import segment_mask
+from MedSAMSlicerLib.mrml.volumes import ijk_to_world
 from MedSAMSlicerLib.volume.files import read_volume
+from MedSAMSlicerLib.volume.geometry import voxel_box_corners
 from MedSAMSlicerLib.volume.metrics import agreement
 from panel_user import MODULE_FILE
 
@@ -102,6 +105,8 @@ def test_a_kidney_of_the_sample_is_segmented_as_the_experts_did(gui, sources, sa
     volume = click(sources["MedSAMMRAbdomen"])
     for box in structure_boxes(gui.scene):
         tick(box, box.GetName() == "left kidney")
+        # Slices 4 to 6, for the sake of time.
+        wrap_voxels(box, ijk_to_world(volume), voxel_box_corners((72, 48, 4), (90, 62, 6)))
     panel = gui.open_module("MedSAMSlicer").panel
     panel.ui.segmentButton.click()
     gui.pump(until=lambda: not panel.result.running, at_most=120)
@@ -109,4 +114,6 @@ def test_a_kidney_of_the_sample_is_segmented_as_the_experts_did(gui, sources, sa
     (segment_id,) = segmentation.GetSegmentation().GetSegmentIDs()
     experts = read_volume(samples["example_seg_mr.nii.gz"])
     found = segment_mask(segmentation, segment_id, volume)
-    assert agreement(found, experts.voxels == 3, experts.spacing).dice > 0.8
+    drawn = experts.voxels == 3
+    drawn[:4] = drawn[7:] = False
+    assert agreement(found, drawn, experts.spacing).dice > 0.8

@@ -9,8 +9,10 @@ import pytest
 import slicer
 import slicer.util
 
+from box_predictor import BoxPredictor
 from geometries import FIRST, LAST
 from MedSAMSlicerLib.mrml.segments import add_segment, segment_mask
+from MedSAMSlicerLib.mrml.session import SegmentationSession
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.task import SceneChangedError
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
@@ -194,3 +196,26 @@ def test_a_box_outside_of_the_volume_is_refused_before_anything_is_changed(sessi
         with pytest.raises(ValueError, match="'far' lies outside of the volume 'CT'"):
             session.begin(volume_node, segmentation, [structure])
     assert names(segmentation) == []
+
+
+@pytest.mark.parametrize("looked_at", [LAST[2], None, FIRST[2] - 1], ids=["a slice of the box", "nothing", "outside"])
+def test_the_slice_that_the_user_looks_at_comes_first_from_one_decoding(
+    session, a_box_predictor, volume_node, segmentation, looked_at
+):
+    plain = SegmentationSession(BoxPredictor())
+    structure = Structure.of_voxels(volume_node, FIRST, LAST, "liver")
+    first = None if looked_at is None else (2, looked_at)
+    task = session.begin(volume_node, segmentation, [structure], axis="k", first=first)
+    steps = session.run(task)
+    step = next(steps)
+    assert step.result.index == (looked_at if looked_at == LAST[2] else (FIRST[2] + LAST[2]) // 2)
+    assert len(a_box_predictor.prompts) == 1
+    assert not step.result.final
+    assert segment_mask(segmentation, step.segment_id, volume_node).any()
+    list(steps)
+    other = plain.begin(volume_node, segmentation, [structure], axis="k")
+    list(plain.run(other))
+    np.testing.assert_array_equal(
+        segment_mask(segmentation, task.segment_ids[0], volume_node),
+        segment_mask(segmentation, other.segment_ids[0], volume_node),
+    )

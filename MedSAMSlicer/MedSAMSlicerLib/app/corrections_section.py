@@ -24,10 +24,9 @@ from MedSAMSlicerLib.mrml.boxes import (
     structure_of,
 )
 from MedSAMSlicerLib.mrml.key_slices import key_slice_of, painted_slice
-from MedSAMSlicerLib.mrml.segments import segment_mask
+from MedSAMSlicerLib.mrml.segments import segment_slice
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.geometry import slice_of
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
@@ -105,6 +104,13 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
         """Return the key slices of a segment that were painted by hand."""
         return list(self._painted.get((segmentation, segment_id), ()))
 
+    def slice_in_view(self) -> tuple[int, int] | None:
+        """Return the slice of the volume that the user looks at, (axis, index); None if there is none."""
+        try:
+            return slice_in_view(self._view.node, self._panel.parameters.inputVolume)
+        except ValueError:
+            return None
+
     def update(self) -> None:
         """Show the segment's key slices, and its slices by doubt."""
         ui, parameters = self._panel.ui, self._panel.parameters
@@ -165,7 +171,7 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
     def _correct_current_slice(self) -> None:
         volume, segmentation, segment_id = self._chosen()
         axis, index = slice_in_view(self._view.node, volume)
-        mask = slice_of(segment_mask(segmentation, segment_id, volume), axis, index)
+        mask = segment_slice(segmentation, segment_id, volume, axis, index)
         if not mask.any():
             raise ValueError(
                 _("The segment holds nothing in slice {slice}: draw a box there instead.").format(

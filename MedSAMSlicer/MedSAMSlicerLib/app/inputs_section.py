@@ -8,8 +8,8 @@ import qt
 from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.window_preview import WindowPreview
-from MedSAMSlicerLib.mrml.volumes import voxels
-from MedSAMSlicerLib.volume.intensity import CT_WINDOWS, guess_modality, resolve_window
+from MedSAMSlicerLib.mrml.windows import modality_of, window_of
+from MedSAMSlicerLib.volume.intensity import CT_WINDOWS
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
@@ -76,7 +76,7 @@ class InputsSection:
             return
         try:
             if parameters.inputVolume is not None:
-                resolve_window(window, voxels(parameters.inputVolume))
+                window_of(parameters.inputVolume, window)
             parameters.window = window
         except ValueError as error:
             self._panel.tell(str(error), error=True)
@@ -88,8 +88,7 @@ def _describe(volume: object) -> str:
     if volume is None:
         return ""
     try:
-        values = voxels(volume)
-        modality = "display" if values.ndim == 4 else guess_modality(values)
+        modality = modality_of(volume)
     except ValueError as error:
         return str(error)
     return {

@@ -65,6 +65,7 @@ class ResultSection:
                 model=setting("model"),
                 device=setting("device"),
                 window=parameters.window,
+                first=panel.corrections.slice_in_view(),
                 editor_node=_segment_editor_node() if parameters.useEditingRules else None,
             )
         except (ValueError, RuntimeError, OSError) as error:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from MedSAMSlicerLib.mrml.volumes import voxels
-from MedSAMSlicerLib.volume.intensity import resolve_window
+from MedSAMSlicerLib.mrml.windows import window_of
 
 
 class WindowPreview:
@@ -29,7 +28,7 @@ class WindowPreview:
         if display is None:
             return ""
         try:
-            seen = resolve_window(window, voxels(volume))
+            seen = window_of(volume, window)
         except ValueError as error:
             return str(error)
         self._own = (bool(display.GetAutoWindowLevel()), display.GetWindow(), display.GetLevel())

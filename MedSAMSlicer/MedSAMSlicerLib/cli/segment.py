@@ -97,7 +97,7 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     """
     with require_slicer_core():
         from MedSAMSlicerLib.headless.scene import HeadlessScene, save_segmentation
-    from MedSAMSlicerLib.mrml.segments import segment_mask
+    from MedSAMSlicerLib.mrml.segments import segment_part
     from MedSAMSlicerLib.mrml.session import SegmentationSession
     from MedSAMSlicerLib.mrml.structure import Structure
     from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
@@ -125,8 +125,8 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     segment_ids = task.segment_ids
     seconds = time.monotonic() - start
 
-    masks = {segment_id: segment_mask(segmentation, segment_id, node) for segment_id in segment_ids}
-    _write(args.output, volume, segmentation, masks, save_segmentation)
+    parts = {segment_id: segment_part(segmentation, segment_id, node) for segment_id in segment_ids}
+    _write(args.output, volume, segmentation, parts, save_segmentation)
     if args.snapshot:
         from MedSAMSlicerLib.headless.snapshot import draw_four_up, write_png
 
@@ -149,7 +149,7 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
                     for each in session.review(segmentation, segment_id)
                 ],
             }
-            for segment_id, mask in masks.items()
+            for segment_id, (mask, _first) in parts.items()
         ],
     }
     for segment in report["segments"]:
@@ -243,7 +243,7 @@ def _add_boxes(headless: Any, volume: Volume, numbers: list[int]) -> list[Any]:
     return rois
 
 
-def _write(path: Path, volume: Volume, segmentation: Any, masks: dict[str, Any], save_segmentation: Any) -> None:
+def _write(path: Path, volume: Volume, segmentation: Any, parts: dict[str, Any], save_segmentation: Any) -> None:
     import numpy as np
 
     from MedSAMSlicerLib.volume.files import write_labelmap
@@ -251,9 +251,10 @@ def _write(path: Path, volume: Volume, segmentation: Any, masks: dict[str, Any],
     if path.name.lower().endswith(".seg.nrrd"):
         save_segmentation(segmentation, path)
         return
-    labels = np.zeros(volume.voxels.shape[:3], dtype=np.uint8 if len(masks) < 256 else np.uint16)
-    for label, (segment_id, mask) in enumerate(masks.items(), start=1):
-        covered = int(np.count_nonzero(labels[mask]))
+    labels = np.zeros(volume.voxels.shape[:3], dtype=np.uint8 if len(parts) < 256 else np.uint16)
+    for label, (segment_id, (mask, (i, j, k))) in enumerate(parts.items(), start=1):
+        held = labels[k : k + mask.shape[0], j : j + mask.shape[1], i : i + mask.shape[2]]
+        covered = int(np.count_nonzero(held[mask]))
         if covered:
             name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
             print(
@@ -261,7 +262,7 @@ def _write(path: Path, volume: Volume, segmentation: Any, masks: dict[str, Any],
                 ".seg.nrrd keeps both.",
                 file=sys.stderr,
             )
-        labels[mask] = label
+        held[mask] = label
     write_labelmap(path, labels, volume.ijk_to_ras)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import slicer
 
 from MedSAMSlicerLib.mrml.markups import ijk_corners
-from MedSAMSlicerLib.mrml.segments import segment_mask
+from MedSAMSlicerLib.mrml.segments import segment_slice
 from MedSAMSlicerLib.mrml.volumes import dimensions
-from MedSAMSlicerLib.volume.geometry import roi_boxes, slice_of
+from MedSAMSlicerLib.volume.geometry import roi_boxes
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 
 # In voxels: an ROI that is thicker lies in more than one slice.
@@ -53,4 +53,4 @@ def painted_slice(
     count = dimensions(volume)[axis]
     if not 0 <= index < count:
         raise ValueError(f"There is no slice {index} along axis {'IJK'[axis]}: the volume has {count} slices there.")
-    return KeySlice(axis, index, mask=slice_of(segment_mask(segmentation, segment_id, volume), axis, index).copy())
+    return KeySlice(axis, index, mask=segment_slice(segmentation, segment_id, volume, axis, index))

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from MedSAMSlicerLib.mrml.segments import SegmentWriter
-from MedSAMSlicerLib.volume.geometry import slice_of
+from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.box_track import bounds
+from MedSAMSlicerLib.volume.geometry import plane_axes, slice_of
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import SliceMask
 
@@ -62,12 +64,15 @@ class PendingSlices:
         indices = sorted(self._pending)
         while indices:
             run = [index for count, index in enumerate(indices) if index == indices[0] + count]
-            shape = list(self._stack.voxels.shape[:3])
-            shape[2 - self._stack.axis] = len(run)
-            block = np.zeros(shape, dtype=bool)
-            first = [0, 0, 0]
-            first[self._stack.axis] = run[0]
+            # Only the rows and columns that hold something.
+            edges = bounds(np.logical_or.reduce([self._pending[index] for index in run])) or Box(0, 0, 0, 0)
+            x, y = plane_axes(self._stack.axis)
+            first, shape = [0, 0, 0], [0, 0, 0]
+            first[x], first[y], first[self._stack.axis] = int(edges.x0), int(edges.y0), run[0]
+            shape[x], shape[y], shape[self._stack.axis] = int(edges.x1 - edges.x0), int(edges.y1 - edges.y0), len(run)
+            block = np.zeros(shape[::-1], dtype=bool)
+            place = np.s_[int(edges.y0) : int(edges.y1), int(edges.x0) : int(edges.x1)]
             for count, index in enumerate(run):
-                slice_of(block, self._stack.axis, count)[:] = self._pending[index]
+                slice_of(block, self._stack.axis, count)[:] = self._pending[index][place]
             yield block, (first[0], first[1], first[2])
             indices = indices[len(run) :]

@@ -9,9 +9,9 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, node_to_world
-from MedSAMSlicerLib.mrml.volumes import ijk_to_world
-from MedSAMSlicerLib.volume.geometry import bounding_box
+from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, node_to_world, numpy_from_matrix
+from MedSAMSlicerLib.mrml.volumes import dimensions, ijk_to_world
+from MedSAMSlicerLib.volume.geometry import bounding_box, box_corners, plane_axes, slice_of, transform_points
 
 # Colors of organs side by side must be told apart on gray: after Okabe and Ito (2008), without black and gray.
 _COLORS = (
@@ -66,7 +66,7 @@ class SegmentWriter:
         self.segmentation = segmentation
         self.segment_id = segment_id
         # Segments live in the coordinate system of their own node, below its parent transform.
-        self._ijk_to_node = np.linalg.inv(node_to_world(segmentation)) @ ijk_to_world(volume)
+        self._ijk_to_node = _ijk_to_node(segmentation, volume)
         self._lattice = self._find_lattice(volume)
         # Slicer would resample a label map that other segments share to the geometry of what is merged into this one.
         # (Not asked: IsSharedBinaryLabelmap, which answers the opposite. An unshared segment is not touched by this.)
@@ -193,14 +193,69 @@ def segment_mask(
     segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, volume: slicer.vtkMRMLVolumeNode
 ) -> np.ndarray:
     """Read a segment in the voxels of a volume: bool (K, J, I), by nearest neighbor where the geometries differ."""
-    i, j, k = volume.GetImageData().GetDimensions()
-    mask = np.zeros((k, j, i), dtype=bool)
+    mask = np.zeros(dimensions(volume)[::-1], dtype=bool)
+    part, (i, j, k) = segment_part(segmentation, segment_id, volume)
+    mask[k : k + part.shape[0], j : j + part.shape[1], i : i + part.shape[2]] = part
+    return mask
+
+
+def segment_part(
+    segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, volume: slicer.vtkMRMLVolumeNode
+) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Read a segment as `segment_mask` does, but only the part of the volume that it may reach.
+
+    :return: bool (K, J, I), and the voxel of the volume, IJK, that it begins at.
+    """
     labelmap = slicer.vtkOrientedImageData()
     if not segmentation.GetBinaryLabelmapRepresentation(segment_id, labelmap) or labelmap.IsEmpty():
-        return mask
-    ijk_to_node = np.linalg.inv(node_to_world(segmentation)) @ ijk_to_world(volume)
-    grid = oriented_image(np.zeros((k, j, i)), [0, 0, 0], ijk_to_node)
+        return np.zeros((0, 0, 0), dtype=bool), (0, 0, 0)
+    grid_to_node = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(grid_to_node)
+    extent = np.reshape(labelmap.GetExtent(), (3, 2))
+    corners = box_corners(extent[:, 0] - 0.5, extent[:, 1] + 0.5)
+    node_to_ijk = np.linalg.inv(_ijk_to_node(segmentation, volume))
+    reached = transform_points(node_to_ijk @ numpy_from_matrix(grid_to_node), corners)
+    # A voxel more on every side: what is cut off must not depend on rounding.
+    first = np.maximum(np.floor(reached.min(axis=0)).astype(int) - 1, 0)
+    last = np.minimum(np.ceil(reached.max(axis=0)).astype(int) + 1, np.array(dimensions(volume)) - 1)
+    if (first > last).any():
+        return np.zeros((0, 0, 0), dtype=bool), (0, 0, 0)
+    i, j, k = first.tolist()
+    return _sampled(labelmap, first.tolist(), last.tolist(), _ijk_to_node(segmentation, volume)), (i, j, k)
+
+
+def segment_slice(
+    segmentation: slicer.vtkMRMLSegmentationNode,
+    segment_id: str,
+    volume: slicer.vtkMRMLVolumeNode,
+    axis: int,
+    index: int,
+) -> np.ndarray:
+    """Read what a segment holds in one slice of a volume: bool (rows, columns), see `segment_mask`.
+
+    :param axis: 0 = I, 1 = J, 2 = K.
+    """
+    first, last = [0, 0, 0], [count - 1 for count in dimensions(volume)]
+    first[axis] = last[axis] = index
+    labelmap = slicer.vtkOrientedImageData()
+    if not segmentation.GetBinaryLabelmapRepresentation(segment_id, labelmap) or labelmap.IsEmpty():
+        x, y = plane_axes(axis)
+        return np.zeros((last[y] + 1, last[x] + 1), dtype=bool)
+    return slice_of(_sampled(labelmap, first, last, _ijk_to_node(segmentation, volume)), axis, 0)
+
+
+def _ijk_to_node(segmentation: slicer.vtkMRMLSegmentationNode, volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
+    """Compute the matrix (4, 4) from a volume's voxels to the coordinates below a segmentation's parent transform."""
+    return np.linalg.inv(node_to_world(segmentation)) @ ijk_to_world(volume)
+
+
+def _sampled(
+    labelmap: slicer.vtkOrientedImageData, first: list[int], last: list[int], ijk_to_node: np.ndarray
+) -> np.ndarray:
+    """Look a label map up at voxels of a grid, from a first to a last one (IJK): bool (K, J, I)."""
+    grid = slicer.vtkOrientedImageData()
+    grid.SetExtent(*(end for pair in zip(first, last, strict=True) for end in pair))
+    grid.SetImageToWorldMatrix(matrix_from_numpy(ijk_to_node))
     resampled = slicer.vtkOrientedImageData()
     slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, resampled)
-    mask[:] = vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(k, j, i) != 0
-    return mask
+    return _voxels_of(resampled) != 0

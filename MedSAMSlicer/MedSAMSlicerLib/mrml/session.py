@@ -92,6 +92,7 @@ class SegmentationSession:
         axis: str = "auto",
         window: str = "auto",
         propagation: str = "path",
+        first: tuple[int, int] | None = None,
         editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
     ) -> SegmentationTask:
         """Read all that the segmentation of structures needs of their nodes; nothing is changed yet.
@@ -100,6 +101,7 @@ class SegmentationSession:
             the first key slice's.
         :param window: see `volume.intensity.resolve_window`.
         :param propagation: a name in `volume.propagation.PROPAGATIONS`.
+        :param first: the slice to begin with, (axis, index), see `task.SegmentationTask`.
         :param editor_node: a Segment Editor's settings, for its masking and overwrite rules to hold; by default the
             segments may overlap others, which stay as they are.
         :raises ValueError: if a node is missing or can't be used, a structure lies outside of the volume, or an option
@@ -114,6 +116,7 @@ class SegmentationSession:
             axis=axis,
             window=window,
             propagation=propagation,
+            first=first,
             editor_node=editor_node,
         )
 

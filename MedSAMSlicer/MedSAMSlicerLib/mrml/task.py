@@ -12,6 +12,7 @@ from MedSAMSlicerLib.mrml.pending import PendingSlices
 from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, require_labelmaps
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world, voxels
+from MedSAMSlicerLib.mrml.windows import window_of
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
@@ -19,7 +20,7 @@ from MedSAMSlicerLib.volume.propagation import propagation_named
 from MedSAMSlicerLib.volume.review import SliceReview, review
 from MedSAMSlicerLib.volume.segmentation import segment_structure
 from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Predictor, SliceMask
+from MedSAMSlicerLib.volume.steps import Predictor, SliceMask, middle_out
 
 
 class SceneChangedError(RuntimeError):
@@ -65,6 +66,8 @@ class SegmentationTask:
 
     :param save_state: called once, right before the first change of the segmentation.
     :param remember: called with a segment's ID and its slices for review when the segment is complete.
+    :param first: the slice that the user looks at, (axis, index), axis 0 = I, 1 = J, 2 = K: a new structure begins
+        there. By default it begins with its middle slice.
     :param editor_node: a Segment Editor's parameters, whose masking and overwrite rules hold for the result.
     :raises ValueError: if a node is missing or can't be used, a structure lies outside of the volume, or an option is
         unknown; nothing is changed then.
@@ -81,9 +84,10 @@ class SegmentationTask:
         axis: str = "auto",
         window: str = "auto",
         propagation: str = "path",
+        first: tuple[int, int] | None = None,
         editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
     ) -> None:
-        stack = SliceStack(voxels(volume), volume.GetSpacing(), axis=axis, window=window)
+        stack = SliceStack(voxels(volume), volume.GetSpacing(), axis=axis, window=window_of(volume, window))
         require_labelmaps(segmentation)
         for each in structures:
             if each.segment_id is not None and segmentation.GetSegmentation().GetSegment(each.segment_id) is None:
@@ -97,7 +101,7 @@ class SegmentationTask:
         ]
         self._volume, self._segmentation = volume, segmentation
         self._save_state, self._remember = save_state, remember
-        self._propagation, self._editor_node = propagation, editor_node
+        self._propagation, self._first, self._editor_node = propagation, first, editor_node
         self._saved = False
         self._stamp = _stamp(volume)
 
@@ -117,7 +121,10 @@ class SegmentationTask:
         :return: pairs for `take`: which structure, and a slice of it.
         """
         for number, part in enumerate(self._parts):
-            for result in segment_structure(part.stack, part.boxes, predictor, cache, part.keys, self._propagation):
+            results = segment_structure(
+                part.stack, part.boxes, predictor, cache, part.keys, self._propagation, self._first_of(part)
+            )
+            for result in results:
                 yield number, result
 
     def take(self, number: int, result: SliceMask) -> Step:
@@ -183,6 +190,15 @@ class SegmentationTask:
             elif self._saved and part.writer is not None:
                 part.writer.restore(part.before)
             part.segment_id = part.pending = None
+
+    def _first_of(self, part: _Part) -> int | None:
+        """Choose the slice of a structure that is shown first; none where the user sees nothing before the end."""
+        if part.keys or not part.boxes:
+            return None
+        if self._first is not None and self._first[0] == part.stack.axis and self._first[1] in part.boxes:
+            return self._first[1]
+        # All but "path" begin with one decoding in the middle as it is.
+        return next(middle_out(part.boxes))[0] if self._propagation == "path" else None
 
     def _open(self, part: _Part) -> None:
         """Prepare the segment that receives a structure's slices."""

@@ -28,7 +28,8 @@ def correct_across(
     """Fix one slice, and carry on from it to both sides until what is there already holds together better.
 
     :param stack: the volume along the key slice's axis.
-    :param masks: the segment along this axis, slice index -> bool (rows, columns), all slices that may be changed.
+    :param masks: the segment along this axis, slice index -> bool (rows, columns), all slices that may be changed; each
+        is asked for before it is yielded.
     :param key: a key slice of this axis.
     :param stops: further key slices of this axis, which are not changed or passed.
     :return: the slices that change, the key slice first: slice index, bool (rows, columns).
@@ -55,12 +56,13 @@ def correct_across(
     for step in (1, -1):
         mask, index, change = fixed, key.index + step, int((fixed ^ before).sum())
         while index in masks and index not in stops:
-            changed = _changed(stack, masks[index], mask, index, way, predictor, cache)
+            old = masks[index]
+            changed = _changed(stack, old, mask, index, way, predictor, cache)
             # A correction fades; one that grows has gone astray.
-            if changed is None or (changed ^ masks[index]).sum() > change:
+            if changed is None or (changed ^ old).sum() > change:
                 break
             yield index, changed
-            mask, change = changed, int((changed ^ masks[index]).sum())
+            mask, change = changed, int((changed ^ old).sum())
             index += step
 
 

@@ -90,7 +90,7 @@ class CandidateDecoder:
         room = room or boxes
         self.frame = _frame([*boxes.values(), *room.values()], stack.shape)
         self.inside = {index: self.pixels_of(box) for index, box in boxes.items()}
-        images = {index: stack.image(index)[self.frame] for index in {*boxes, *room}}
+        images = {index: stack.image(index, self.frame) for index in {*boxes, *room}}
         self.images = {i: image.mean(axis=2) if image.ndim == 3 else image for i, image in images.items()}
         if deviation is None:
             held = np.concatenate([self.images[index][self.inside[index]] for index in boxes])

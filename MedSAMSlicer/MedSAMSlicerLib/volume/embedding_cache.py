@@ -154,7 +154,7 @@ class _Mask:
         if not rows.size:
             return cls(np.s_[:0, :0], np.zeros((0, 0), dtype=np.float16), iou)
         place = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return cls(place, np.where(possible, probability, 0)[place].astype(np.float16), iou)
+        return cls(place, np.where(possible[place], probability[place], 0).astype(np.float16), iou)
 
     @property
     def nbytes(self) -> int:

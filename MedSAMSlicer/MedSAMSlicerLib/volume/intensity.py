@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from MedSAMSlicerLib.volume.histogram import finite_range, is_integral, positive_percentiles
+
 # Level and width in Hounsfield units.
 CT_WINDOWS: dict[str, tuple[float, float]] = {
     "abdomen": (40, 400),
@@ -47,12 +49,13 @@ def guess_modality(voxels: np.ndarray) -> str:
     Hounsfield units of a patient reach from fat or air far below 0 to soft tissue above it; no MRI reader makes such
     values, as magnitudes are positive and normalized ones are small. A volume of bytes was windowed by its publisher.
     """
-    if voxels.dtype == np.uint8:
-        return "display"
-    low, high = _finite_range(voxels)
+    return "display" if voxels.dtype == np.uint8 else _modality(voxels, *finite_range(voxels))
+
+
+def _modality(voxels: np.ndarray, low: float, high: float) -> str:
     if low < -150 and high > 0 and high - low > 300:
         return "ct"
-    if low >= 0 and high <= 255 and _is_integral(voxels):
+    if low >= 0 and high <= 255 and is_integral(voxels):
         return "display"
     return "mr"
 
@@ -65,19 +68,17 @@ def resolve_window(window: str, voxels: np.ndarray) -> IntensityRange:
     :param voxels: the whole volume, (K, J, I) or (K, J, I, channels); it is only read.
     :raises ValueError: if the window is unknown, or all voxels are the same, or none is finite.
     """
-    low, high = _finite_range(voxels)
+    low, high = finite_range(voxels)
     if low == high:
         raise ValueError(f"All voxels of the volume have the same value, {low:g}: there is nothing to segment.")
     if window == "auto":
-        color = voxels.ndim == 4
-        window = "full" if color else {"ct": "abdomen", "mr": "mr", "display": "full"}[guess_modality(voxels)]
+        modality = "display" if voxels.ndim == 4 else _modality(voxels, low, high)
+        window = {"ct": "abdomen", "mr": "mr", "display": "full"}[modality]
     if window == "full":
         return IntensityRange(low, high)
     if window == "mr":
-        above = voxels[voxels > 0]
-        above = above[np.isfinite(above)] if above.dtype.kind == "f" else above
-        lower, upper = np.percentile(above, PERCENTILES) if above.size else (low, high)
-        return _within(float(lower), float(upper), low, high, "the percentiles of its voxels above 0")
+        lower, upper = positive_percentiles(voxels, PERCENTILES) or (low, high)
+        return _within(lower, upper, low, high, "the percentiles of its voxels above 0")
     level, width = _level_and_width(window)
     return _within(
         level - width / 2, level + width / 2, low, high, f"the window {window} (level {level:g}, width {width:g})"
@@ -105,17 +106,3 @@ def _within(lower: float, upper: float, low: float, high: float, name: str) -> I
             f"The voxels, {low:g} to {high:g}, all look the same in {name}: choose another window ({WINDOW_HELP})."
         )
     return IntensityRange(lower, upper)
-
-
-def _finite_range(voxels: np.ndarray) -> tuple[float, float]:
-    low, high = float(voxels.min()), float(voxels.max())
-    if not np.isfinite([low, high]).all():
-        finite = voxels[np.isfinite(voxels)]
-        if finite.size == 0:
-            raise ValueError("No voxel of the volume has a finite value (all are NaN or infinite).")
-        low, high = float(finite.min()), float(finite.max())
-    return low, high
-
-
-def _is_integral(voxels: np.ndarray) -> bool:
-    return voxels.dtype.kind in "iu" or bool(np.all(voxels == np.floor(voxels)))

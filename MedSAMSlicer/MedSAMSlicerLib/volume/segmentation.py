@@ -7,15 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.across import correct_across
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, outline
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.extent import propagate_until_end
-from MedSAMSlicerLib.volume.geometry import bounding_box, slice_of
+from MedSAMSlicerLib.volume.geometry import plane_axes
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.path import propagate_path
 from MedSAMSlicerLib.volume.propagation import propagation_named
+from MedSAMSlicerLib.volume.sparse_mask import SparseMask
 from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask
+from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, soft_dice
 
 
 def segment_structure(
@@ -25,6 +28,7 @@ def segment_structure(
     cache: EmbeddingCache,
     keys: Sequence[KeySlice] = (),
     propagation: str = "path",
+    first: int | None = None,
 ) -> Iterator[SliceMask]:
     """Segment a structure slice by slice; a slice that is yielded again takes the place of what came before.
 
@@ -33,16 +37,20 @@ def segment_structure(
     :param keys: key slices, in any direction; those along the stack's axis take part in the propagation, the others
         correct its result, in their order. Of two of the same slice the later one counts.
     :param propagation: a name in `propagation.PROPAGATIONS`.
+    :param first: a slice that is yielded before all others, decoded from its box alone and not final, as somebody waits
+        for it; nothing if it has no box.
     :raises ValueError: if there is neither a box nor a key slice along the stack's axis, a key slice lies outside of
         the volume, or the propagation is unknown or takes no key slices.
     """
     propagate = propagation_named(propagation)
     _check(stack, boxes, keys, propagation)
+    if first is not None and first in boxes:
+        yield _glimpse(stack, first, boxes[first], predictor, cache)
     along = {key.index: key for key in keys if key.axis == stack.axis}
     across = {(key.axis, key.index): key for key in keys if key.axis != stack.axis}
     if not boxes:
-        first = next(key for key in keys if key.axis == stack.axis)
-        results = propagate_until_end(stack, along[first.index], predictor, cache, along)
+        start = next(key for key in keys if key.axis == stack.axis)
+        results = propagate_until_end(stack, along[start.index], predictor, cache, along)
     elif along:
         results = propagate_path(stack, boxes, predictor, cache, along)
     else:
@@ -71,6 +79,15 @@ def _check(stack: SliceStack, boxes: Boxes, keys: Sequence[KeySlice], propagatio
         raise ValueError("There is no box to segment: give an ROI, or a key slice along the axis of the slices.")
 
 
+def _glimpse(stack: SliceStack, index: int, box: Box, predictor: Predictor, cache: EmbeddingCache) -> SliceMask:
+    """Segment one slice from its box, in the time of one decoding."""
+    decoder = CandidateDecoder(stack, {index: box}, predictor, cache)
+    candidates, _ = decoder.decode(index, [outline(box)])
+    mask = candidates.masks[0]
+    confidence = soft_dice(candidates.probabilities[0], mask)
+    return SliceMask(index, decoder.whole(mask), candidates.boxes[0], float(candidates.iou[0]), confidence, final=False)
+
+
 def _corrected(
     stack: SliceStack,
     results: dict[int, SliceMask],
@@ -80,27 +97,34 @@ def _corrected(
     cache: EmbeddingCache,
 ) -> Iterator[SliceMask]:
     """Correct the masks by key slices of other directions, and yield all of them."""
-    volume = np.zeros(stack.voxels.shape[:3], dtype=bool)
+    volume = SparseMask(stack.dimensions)
     for result in results.values():
-        slice_of(volume, stack.axis, result.index)[:] = result.mask
+        volume.put(stack.axis, result.index, result.mask)
     # What a user has fixed stays: whole slices of the stack, and every correction that was made before.
-    fixed = np.zeros_like(volume)
-    for index in along:
-        slice_of(fixed, stack.axis, index)[:] = True
+    fixed = {(stack.axis, index) for index in along}
     for key in keys:
         other = stack.along(key.axis)
-        low, high = bounding_box(volume) if volume.any() else ((0, 0, 0), (-1, -1, -1))
-        span = sorted({*range(low[key.axis], high[key.axis] + 1), key.index})
-        masks = {index: slice_of(volume, key.axis, index).copy() for index in span}
+        masks = volume.along(key.axis, volume.span(key.axis))
         stops = {each.index for each in keys if each.axis == key.axis and each is not key}
         for index, mask in correct_across(other, masks, key, stops, predictor, cache):
-            now = slice_of(volume, key.axis, index)
-            now[:] = np.where(slice_of(fixed, key.axis, index), now, mask)
-        slice_of(fixed, key.axis, key.index)[:] = True
+            stays = _fixed_pixels(other, index, fixed)
+            volume.put(key.axis, index, np.where(stays, volume.cut(key.axis, index), mask))
+        fixed.add((key.axis, key.index))
     first, last = min(results), max(results)
-    for index in range(len(stack)):
-        if index not in results and slice_of(volume, stack.axis, index).any():
+    for index in volume.span(stack.axis):
+        if index not in results and volume.cut(stack.axis, index).any():
             # A correction that reaches beyond the ends: the end tells how sure it is.
             results[index] = replace(results[min(max(index, first), last)], index=index)
     for index in sorted(results):
-        yield replace(results[index], mask=slice_of(volume, stack.axis, index).copy(), final=True)
+        yield replace(results[index], mask=volume.cut(stack.axis, index), final=True)
+
+
+def _fixed_pixels(stack: SliceStack, index: int, fixed: Collection[tuple[int, int]]) -> np.ndarray:
+    """Mark the pixels of a slice that lie in fixed slices, (axis, index), of any direction: bool (rows, columns)."""
+    pixels = np.zeros(stack.shape, dtype=bool)
+    x, y = plane_axes(stack.axis)
+    pixels[[other for axis, other in fixed if axis == y], :] = True
+    pixels[:, [other for axis, other in fixed if axis == x]] = True
+    if (stack.axis, index) in fixed:
+        pixels[:] = True
+    return pixels

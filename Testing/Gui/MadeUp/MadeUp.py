@@ -24,7 +24,9 @@ class MadeUp(ScriptedLoadableModule):
     def registerSampleData(self):
         import SampleData
 
-        SampleData.SampleDataLogic.registerCustomSampleDataSource(category="MadeUp", sampleName="Sample")
+        SampleData.SampleDataLogic.registerCustomSampleDataSource(
+            category="MadeUp", sampleName="Sample", uris="https://example.org"
+        )
 
 
 @parameterNodeWrapper
