@@ -269,3 +269,6 @@ class qSlicerApplication(pythonqt(QtWidgets.QApplication)):
 
     def _attach(self, **parts: object) -> None:
         self.__parts = types.SimpleNamespace(**parts)
+        # Modules of an earlier test don't hear of this one's start.
+        if self.receivers(QtCore.SIGNAL("startupCompleted()")):
+            self.startupCompleted.disconnect()
