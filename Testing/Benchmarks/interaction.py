@@ -194,15 +194,23 @@ def scale(predictor: Any, name: str, count: int) -> None:
 def start_up() -> None:
     """Time what Slicer's start and the first use cost, each in a process of its own."""
     paths = f"import sys, time; sys.path[:0] = {[str(ROOT / 'Testing'), str(ROOT / 'MedSAMSlicer')]}; "
+    slicer_starts = (
+        "import pytest, tempfile; from pathlib import Path; from slicer_gui.gui import Gui; "
+        "gui = Gui(Path(tempfile.mkdtemp()) / 'Slicer.ini', pytest.MonkeyPatch()); "
+        f"module = Path({str(ROOT / 'MedSAMSlicer' / 'MedSAMSlicer.py')!r}); "
+    )
     code = {
-        "module file": "import slicer, slicer.util; from slicer_application import load_module_file; {start}"
-        "load_module_file(); assert 'torch' not in sys.modules",
+        "module file": slicer_starts + "{start}gui.load_module(module); assert 'torch' not in sys.modules",
+        "module opened": slicer_starts
+        + "gui.load_module(module); {start}gui.open_module('MedSAMSlicer'); assert 'torch' not in sys.modules",
         "torch's own import": "{start}import torch",
         "weights to predictor, after torch": "import torch, numpy; {start}"
         "from MedSAMSlicerLib.loading import load_predictor; load_predictor('lite', 'cpu').key",
     }
     for name, text in code.items():
-        timed = paths + text.replace("{start}", "t = time.perf_counter(); ") + "; print(time.perf_counter() - t)"
+        timed = paths + text.replace("{start}", "t = time.perf_counter(); ")
+        # Without the end of the process, which Qt's stand-ins don't go through whole.
+        timed += "; print(time.perf_counter() - t, flush=True); import os; os._exit(0)"
         taken = subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True, text=True)
         print(f"{name:34} {float(taken.stdout.split()[-1]):7.3f} s", flush=True)
 

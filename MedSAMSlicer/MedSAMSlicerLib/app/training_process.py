@@ -10,7 +10,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from MedSAMSlicerLib.app.library_process import LibraryProcess, last_words
+from MedSAMSlicerLib.app.python_process import PythonProcess, last_words
 from MedSAMSlicerLib.evaluation.curves import read_log
 from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.volume.files import atomic_output
@@ -53,7 +53,7 @@ class TrainingProcess:
     :raises ValueError: if what was asked for can't be read.
     """
 
-    def __init__(self, folder: Path, process: LibraryProcess | None = None) -> None:
+    def __init__(self, folder: Path, process: PythonProcess | None = None) -> None:
         self.folder, self.process = folder, process
         try:
             content = json.loads((folder / "request.json").read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ class TrainingProcess:
         # What it says from now on is said by this process.
         (folder / "progress.json").unlink(missing_ok=True)
         arguments = [f"--{option}={value}" for option, value in asdict(request).items()]
-        return cls(folder, LibraryProcess("MedSAMSlicerLib.training", arguments, folder / "output.txt"))
+        return cls(folder, PythonProcess("MedSAMSlicerLib.training", arguments, folder / "output.txt"))
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.dataset_section import DatasetSection
 from MedSAMSlicerLib.app.learning_curves import LearningCurves
-from MedSAMSlicerLib.app.library_process import LibraryProcess, last_words
+from MedSAMSlicerLib.app.python_process import PythonProcess, last_words
 from MedSAMSlicerLib.app.settings import remember, setting
 from MedSAMSlicerLib.app.training_process import TrainingProcess, TrainingRequest
 from MedSAMSlicerLib.store.folder import store_folder
@@ -36,7 +36,7 @@ class TrainingSection:
         self._followed = False
         self._progress: dict[str, Any] = {}
         self._log: list[dict[str, Any]] = []
-        self._report: LibraryProcess | None = None
+        self._report: PythonProcess | None = None
         self._curves = LearningCurves()
         self._timer = qt.QTimer()
         self._timer.setInterval(_LOOK_EVERY_MS)
@@ -99,7 +99,7 @@ class TrainingSection:
         arguments = ["report", f"--data={request.data}", f"--model={request.output}", f"--base={request.base}"]
         arguments += [f"--log={folder / 'log.jsonl'}", f"--device={request.device}", f"--output={self._page}"]
         try:
-            self._report = LibraryProcess("MedSAMSlicerLib", arguments, folder / "report.txt")
+            self._report = PythonProcess("MedSAMSlicerLib", arguments, folder / "report.txt")
         except (RuntimeError, OSError) as error:
             self.tell(str(error), error=True)
             return

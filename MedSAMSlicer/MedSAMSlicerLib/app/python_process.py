@@ -19,7 +19,7 @@ _LAST_LINES = 3
 _ERROR = "medsam-slicer: error: "
 
 
-class LibraryProcess:
+class PythonProcess:
     """Runs a module of the library with Slicer's own Python; it goes on if Slicer ends.
 
     :param module: such as "MedSAMSlicerLib"; with its ``arguments``.
