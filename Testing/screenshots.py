@@ -29,7 +29,7 @@ from MedSAMSlicerLib.volume.geometry import bounding_box, voxel_box_corners
 from slicer_gui.gui import Gui
 
 MODULE_FILE = Path(__file__).parents[1] / "MedSAMSlicer" / "MedSAMSlicer.py"
-ORGANS = {"liver": 5, "right kidney": 2, "left kidney": 3, "spleen": 1}
+ORGANS = {"liver": 5, "right kidney": 2, "left kidney": 3}
 PANEL_WIDTH = 470
 
 
@@ -71,7 +71,7 @@ def show_volume(gui: Gui, volume: Volume) -> object:
 
 
 def module_picture(gui: Gui, volume: Volume, expert: np.ndarray) -> np.ndarray:
-    """Segment four organs in the module, and correct one of them."""
+    """Segment three organs in the module, and correct one of them."""
     show_volume(gui, volume)
     gui.load_module(MODULE_FILE)
     widget = gui.open_module("MedSAMSlicer")
