@@ -5,9 +5,6 @@ from __future__ import annotations
 import numpy as np
 from slicer.i18n import tr as _
 
-# A view that is turned farther off the volume's slices shows too much of the neighboring ones, in degrees.
-MOST_OBLIQUE = 20.0
-
 
 def drawnBox(first, second, xyToRas, rasToVoxel, dimensions):
     """Make a key slice of two opposite corners in a slice view.
@@ -19,15 +16,10 @@ def drawnBox(first, second, xyToRas, rasToVoxel, dimensions):
     :raises ValueError: if the view is too oblique to all axes of the volume, or the box lies outside of it.
     """
     from MedSAMSlicerLib.prompts import Box
-    from MedSAMSlicerLib.volume.geometry import plane_axes, transform_points
+    from MedSAMSlicerLib.volume.geometry import MOST_OBLIQUE, nearest_axis, plane_axes, transform_points
     from MedSAMSlicerLib.volume.key_slices import KeySlice
 
-    # Each row of the inverse is normal to the slices of its axis, also if the voxels are sheared.
-    normals = rasToVoxel[:3, :3] / np.linalg.norm(rasToVoxel[:3, :3], axis=1, keepdims=True)
-    across = np.cross(xyToRas[:3, 0], xyToRas[:3, 1])
-    cosines = np.abs(normals @ across) / np.linalg.norm(across)
-    axis = int(cosines.argmax())
-    angle = np.degrees(np.arccos(min(cosines[axis], 1.0)))
+    axis, angle = nearest_axis(rasToVoxel, np.cross(xyToRas[:3, 0], xyToRas[:3, 1]))
     if angle > MOST_OBLIQUE:
         raise ValueError(
             _(

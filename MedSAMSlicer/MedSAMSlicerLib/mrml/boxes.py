@@ -15,7 +15,7 @@ from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.transforms import numpy_from_matrix
 from MedSAMSlicerLib.mrml.volumes import dimensions, ijk_to_world
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.geometry import box_corners, plane_axes
+from MedSAMSlicerLib.volume.geometry import MOST_OBLIQUE, box_corners, nearest_axis, plane_axes
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 
 _SEGMENT, _KEY_SLICE, _TICKED = "MedSAM.SegmentID", "MedSAM.KeySlice", "MedSAM.Ticked"
@@ -23,8 +23,6 @@ _SEGMENTATION = "MedSAM.Segmentation"
 
 # A key slice seen in 3-D: a plate, thinner than the slice, so that it lies in one slice only.
 _THICKNESS = 0.5
-# A slice view may be turned this much against the volume, in degrees, to count as a view of its slices.
-_OBLIQUE = 20.0
 
 
 def is_key_slice(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
@@ -141,12 +139,8 @@ def slice_in_view(slice_node: slicer.vtkMRMLSliceNode, volume: slicer.vtkMRMLVol
     """
     to_ijk = np.linalg.inv(ijk_to_world(volume))
     slice_to_world = numpy_from_matrix(slice_node.GetSliceToRAS())
-    # A plane's normal goes with the inverse transposed matrix; voxels needn't be cubes.
-    axes = np.linalg.inv(to_ijk)[:3, :3]
-    cosines = np.abs(axes.T @ slice_to_world[:3, 2]) / np.linalg.norm(axes, axis=0)
-    axis = int(cosines.argmax())
-    angle = float(np.degrees(np.arccos(min(float(cosines[axis]), 1.0))))
-    if angle > _OBLIQUE:
+    axis, angle = nearest_axis(to_ijk, slice_to_world[:3, 2])
+    if angle > MOST_OBLIQUE:
         raise ValueError(
             f"The view {slice_node.GetName()!r} is turned by {angle:.0f} degrees against the volume's slices: "
             "rotate it to the volume plane (in the view's menu), or use another view."

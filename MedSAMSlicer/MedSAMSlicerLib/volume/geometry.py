@@ -12,6 +12,8 @@ import numpy as np
 from MedSAMSlicerLib.prompts import Box
 
 AXES = {"i": 0, "j": 1, "k": 2}
+# A view that is turned farther off a volume's slices, in degrees, shows too much of the neighboring ones.
+MOST_OBLIQUE = 20.0
 
 # An ROI face on a voxel's border must not gain or lose this voxel by rounding.
 _TOLERANCE = 1e-4
@@ -52,6 +54,20 @@ def plane_axes(axis: int) -> tuple[int, int]:
     """Name the IJK axes of a slice's columns (x) and rows (y)."""
     x_axis, y_axis = (other for other in range(3) if other != axis)
     return x_axis, y_axis
+
+
+def nearest_axis(to_ijk: np.ndarray, normal: np.ndarray) -> tuple[int, float]:
+    """Find the axis whose slices a plane is nearest to, and by how many degrees it is turned against them.
+
+    :param to_ijk: (4, 4) or (3, 3), from the plane's coordinates to voxel indices.
+    :param normal: (3,) of the plane, of any length.
+    :return: the axis, 0 = I, 1 = J, 2 = K, and the angle, from 0 to 90.
+    """
+    # Each row of the matrix is normal to the slices of its axis, also if the voxels are sheared.
+    normals = to_ijk[:3, :3] / np.linalg.norm(to_ijk[:3, :3], axis=1, keepdims=True)
+    cosines = np.abs(normals @ normal) / np.linalg.norm(normal)
+    axis = int(cosines.argmax())
+    return axis, float(np.degrees(np.arccos(min(float(cosines[axis]), 1.0))))
 
 
 def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
