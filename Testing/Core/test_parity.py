@@ -170,7 +170,7 @@ def same_as_hugging_face(ours: MedSAM, reference: nn.Module) -> None:
         close(ours.decode(embedding, **given), (expected.pred_masks[0], expected.iou_scores[0]))
 
 
-def test_training_reaches_every_parameter() -> None:
+def test_training_reaches_every_parameter_that_counts() -> None:
     model = build_model("tiny")
     embeddings = model.encode(torch.rand(2, 3, 64, 64))
     coords = torch.tensor([[[10.0, 20], [30, 40], [0, 0]]]).repeat(2, 1, 1)
@@ -179,7 +179,9 @@ def test_training_reaches_every_parameter() -> None:
     several = model.decode(embeddings, points=points, masks=torch.rand(2, 1, 16, 16), multimask=True)
     sum(output.square().mean() for output in (*single, *several)).backward()
     unreached = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert unreached == []
+    # To all logits of a softmax they add the same.
+    assert len(unreached) == 3
+    assert all(name.endswith("token_to_image.k_proj.bias") for name in unreached)
 
 
 def test_litemedsam_trains_as_the_reference_does(lite_weights: Path, lite_reference: nn.Module, image: Tensor) -> None:

@@ -10,7 +10,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from MedSAMSlicerLib.inference.predictor import Predictor
+from MedSAMSlicerLib.inference.predictor import Embedding, Predictor
+from MedSAMSlicerLib.inference.recipes import RECIPES
 from MedSAMSlicerLib.model import build_model, load_checkpoint
 from MedSAMSlicerLib.prompts import Box
 from reference_models import decode, lite_medsam
@@ -85,6 +86,18 @@ def test_boxes_decoded_together_give_what_they_give_one_by_one(lite, ct_slice) -
         alone = lite.decode(embedding, [box])
         np.testing.assert_allclose(together.probabilities[index], alone.probabilities[0], atol=1e-4)
         np.testing.assert_allclose(together.iou[index], alone.iou[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["lite", "medsam", "sam"])
+@pytest.mark.parametrize("window", [np.s_[30:61, 40:90], np.s_[0:1, 0:1], np.s_[100:, 117:122], np.s_[:, :]])
+def test_a_window_of_a_mask_is_the_mask_there(lite, ct_slice, recipe, window, monkeypatch) -> None:
+    image, liver = ct_slice
+    monkeypatch.setattr(lite, "recipe", RECIPES[recipe](256 if recipe == "lite" else 1024))
+    embedding = Embedding(lite.model.encode(torch.rand(1, 3, 256, 256)), image.shape)
+    boxes = [bounds(liver), Box(10, 20, 60, 70)]
+    whole, part = lite.decode(embedding, boxes), lite.decode(embedding, boxes, window)
+    np.testing.assert_allclose(part.probabilities, whole.probabilities[(slice(None), *window)], atol=1e-5)
+    np.testing.assert_array_equal(part.iou, whole.iou)
 
 
 def test_half_precision_gives_nearly_the_same_embedding_and_is_not_taken_for_it(tiny) -> None:

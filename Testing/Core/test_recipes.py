@@ -66,7 +66,7 @@ def test_lite_restores_as_the_official_script(size) -> None:
     rows, columns = lite_size(size)
     cropped = logits(2)[..., :rows, :columns]
     expected = torch.sigmoid(F.interpolate(cropped, size=size, mode="bilinear", align_corners=False))[:, 0]
-    torch.testing.assert_close(LiteRecipe(256).restore(logits(2), size), expected)
+    torch.testing.assert_close(LiteRecipe(256).restoration(size, 256)(logits(2)), expected)
 
 
 @pytest.mark.parametrize("size", [(512, 512), (400, 512), (512, 300), (100, 80), (63, 77), (256, 256)])
@@ -104,7 +104,7 @@ def test_medsam_scales_each_axis_of_a_box() -> None:
 
 def test_medsam_interpolates_probabilities_not_logits() -> None:
     expected = F.interpolate(torch.sigmoid(logits(2)), size=(100, 80), mode="bilinear", align_corners=False)[:, 0]
-    torch.testing.assert_close(MedSAMRecipe(1024).restore(logits(2), (100, 80)), expected)
+    torch.testing.assert_close(MedSAMRecipe(1024).restoration((100, 80), 256)(logits(2)), expected)
 
 
 def test_medsam_prompts_the_next_slice_with_the_official_box() -> None:
@@ -141,7 +141,7 @@ def test_sam_scales_a_box_by_the_rounded_size() -> None:
 def test_sam_restores_as_its_postprocessing() -> None:
     masks = F.interpolate(logits(2), (1024, 1024), mode="bilinear", align_corners=False)[..., :838, :1024]
     expected = F.interpolate(masks, (63, 77), mode="bilinear", align_corners=False)[:, 0].sigmoid()
-    torch.testing.assert_close(SAMRecipe(1024).restore(logits(2), (63, 77)), expected)
+    torch.testing.assert_close(SAMRecipe(1024).restoration((63, 77), 256)(logits(2)), expected)
 
 
 @pytest.mark.parametrize("name", RECIPES)

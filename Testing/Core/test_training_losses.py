@@ -39,7 +39,7 @@ def test_the_loss_falls_as_the_mask_fits_for_every_preprocessing(name, mask):
         (gradient,) = torch.autograd.grad(loss, logits)
         logits = (logits - 20000 * gradient).detach().requires_grad_()
     assert losses[-1] < 0.3 * losses[0]
-    found = recipe.restore(logits.detach(), (200, 150))[0] > 0.5
+    found = recipe.restoration((200, 150), 256)(logits.detach())[0] > 0.5
     assert 2 * (found & (mask > 0)).sum() / (found.sum() + mask.sum()) > 0.95
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from MedSAMSlicerLib.inference.resize import resize_area, resize_bilinear, resize_spline
+from MedSAMSlicerLib.inference.restoration import Restoration, interpolation
 from MedSAMSlicerLib.prompts import Box
 
 Size = tuple[int, int]
@@ -33,8 +34,12 @@ class Recipe(Protocol):
     def scale_boxes(self, boxes: Sequence[Box], size: Size) -> Tensor:
         """Turn boxes in slice pixels into float32 (N, 4) in pixels of the model's input."""
 
-    def restore(self, logits: Tensor, size: Size) -> Tensor:
-        """Turn the decoder's logits (N, 1, h, w) into probabilities (N, rows, columns)."""
+    def restoration(self, size: Size, side: int) -> Restoration:
+        """Return the way from the decoder's logits to the probabilities of a slice.
+
+        :param size: of the slice, (rows, columns).
+        :param side: of the square of logits.
+        """
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         """Find the box, in slice pixels, with which a mask, bool (rows, columns), prompts the next slice.
@@ -58,10 +63,11 @@ class LiteRecipe:
         """Scale by the longest side and drop the decimals, as the official script does."""
         return (_corners(boxes) * (self.image_size / max(size))).trunc().float()
 
-    def restore(self, logits: Tensor, size: Size) -> Tensor:
+    def restoration(self, size: Size, side: int) -> Restoration:
         """Cut off the padding, interpolate the logits, then take the sigmoid."""
-        rows, columns = longest_side(self.image_size, size)
-        return _interpolate(logits[..., :rows, :columns], size)[:, 0].sigmoid()
+        inside = (min(pixels, side) for pixels in longest_side(self.image_size, size))
+        rows, columns = (interpolation(each, pixels, side) for each, pixels in zip(inside, size, strict=True))
+        return Restoration(rows, columns)
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         """Widen the bounds by 3 pixels of the model's input (``get_bbox256``).
@@ -91,9 +97,10 @@ class MedSAMRecipe:
         """Scale each axis on its own."""
         return (_corners(boxes) * (self.image_size / _width_height(size))).float()
 
-    def restore(self, logits: Tensor, size: Size) -> Tensor:
+    def restoration(self, size: Size, side: int) -> Restoration:
         """Take the sigmoid, then interpolate the probabilities."""
-        return _interpolate(logits.sigmoid(), size)[:, 0]
+        rows, columns = (interpolation(side, pixels, side) for pixels in size)
+        return Restoration(rows, columns, sigmoid_first=True)
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         """Widen the bounds by 5 pixels of MedSAM's input of 1024, which at 512 pixels are 2.5.
@@ -122,11 +129,14 @@ class SAMRecipe:
         new_size = _width_height(longest_side(self.image_size, size))
         return (_corners(boxes) * (new_size / _width_height(size))).float()
 
-    def restore(self, logits: Tensor, size: Size) -> Tensor:
+    def restoration(self, size: Size, side: int) -> Restoration:
         """Interpolate the logits to the input's size, cut off the padding, interpolate again, take the sigmoid."""
-        rows, columns = longest_side(self.image_size, size)
-        logits = _interpolate(logits, (self.image_size, self.image_size))[..., :rows, :columns]
-        return _interpolate(logits, size)[:, 0].sigmoid()
+        enlarged = interpolation(side, self.image_size, side)
+        inside = longest_side(self.image_size, size)
+        rows, columns = (
+            interpolation(each, pixels, self.image_size) @ enlarged for each, pixels in zip(inside, size, strict=True)
+        )
+        return Restoration(rows, columns)
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         """Widen the bounds as MedSAM's recipe; SAM itself knows no next slice."""
@@ -157,10 +167,6 @@ def _unit_range(pixels: Tensor) -> Tensor:
 def _pad(pixels: Tensor, side: int) -> Tensor:
     """Pad (3, H, W) with zeros at the bottom and the right to (3, side, side)."""
     return F.pad(pixels, (0, side - pixels.shape[2], 0, side - pixels.shape[1]))
-
-
-def _interpolate(maps: Tensor, size: Size) -> Tensor:
-    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def _corners(boxes: Sequence[Box]) -> Tensor:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.model.layers import GELU, LayerNorm2d, Linear
+from MedSAMSlicerLib.model.layers import GELU, Linear, linear
 from MedSAMSlicerLib.model.transformer import TwoWayTransformer
+
+Window = tuple[slice, slice]
 
 
 class MaskDecoder(nn.Module):
@@ -25,17 +28,19 @@ class MaskDecoder(nn.Module):
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(num_mask_tokens, dim)
         self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(dim, dim // 4, kernel_size=2, stride=2),
-            LayerNorm2d(dim // 4),
-            GELU(),
-            nn.ConvTranspose2d(dim // 4, dim // 8, kernel_size=2, stride=2),
-            GELU(),
+            Doubling(dim, dim // 4), nn.LayerNorm(dim // 4, eps=1e-6), GELU(), Doubling(dim // 4, dim // 8), GELU()
         )
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim // 8) for _ in range(num_mask_tokens))
         self.iou_prediction_head = MLP(dim, dim, num_mask_tokens)
 
     def forward(
-        self, embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor, multimask: bool
+        self,
+        embeddings: Tensor,
+        image_pe: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
+        multimask: bool,
+        window: Window | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict the masks of N prompts.
 
@@ -44,19 +49,41 @@ class MaskDecoder(nn.Module):
         :param sparse: prompt tokens (N, T, C).
         :param dense: prompt maps, broadcastable to (N, C, h, w).
         :param multimask: give the three alternatives instead of the single mask.
-        :return: logits (N, M, 4 * h, 4 * w) and estimated IoU (N, M), M = 3 or 1.
+        :param window: rows and columns of the embedding to which the masks are confined, None for all; in it they are
+            the same.
+        :return: logits (N, M, 4 * h, 4 * w), h and w of the window, and estimated IoU (N, M), M = 3 or 1.
         """
-        height, width = embeddings.shape[-2:]
+        size = embeddings.shape[-2:]
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
         image_tokens = (embeddings + dense).flatten(2).transpose(1, 2)
         tokens, image_tokens = self.transformer(image_tokens, image_pe.flatten(2).transpose(1, 2), tokens)
 
-        features = self.output_upscaling(image_tokens.transpose(1, 2).unflatten(2, (height, width)))
+        rows, columns = window or (slice(None), slice(None))
+        features = image_tokens.unflatten(1, size)[:, rows, columns]
+        height, width = features.shape[1:3]
+        # Pixel by pixel, the four quarters of every pixel one after the other: (N, h * w * 16, C).
+        features = self.output_upscaling(features.flatten(1, 2))
         masks = range(1, len(self.output_hypernetworks_mlps)) if multimask else range(1)
         weights = torch.stack([self.output_hypernetworks_mlps[mask](tokens[:, 1 + mask]) for mask in masks], dim=1)
-        logits = torch.einsum("nmc,nchw->nmhw", weights, features)
+        logits = (weights @ features.transpose(1, 2)).unflatten(2, (height, width, 2, 2, 2, 2))
+        logits = logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*logits.shape[:2], 4 * height, 4 * width)
         return logits, self.iou_prediction_head(tokens[:, 0])[:, masks.start : masks.stop]
+
+
+class Doubling(nn.ConvTranspose2d):
+    """Make four pixels of every pixel: a transposed convolution whose kernel is as wide as its stride, 2.
+
+    Every pixel gives its own four, so that no map is needed.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        """Map pixels (N, P, in_channels) to (N, 4 * P, out_channels): upper left, upper right, lower left and right."""
+        weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
+        return linear(x, weight, cast(Tensor, self.bias).repeat(4)).unflatten(2, (4, -1)).flatten(1, 2)
 
 
 class MLP(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from MedSAMSlicerLib.model.mask_decoder import MaskDecoder
+from MedSAMSlicerLib.model.mask_decoder import MaskDecoder, Window
 from MedSAMSlicerLib.model.prompt_encoder import Points, PromptEncoder
 from MedSAMSlicerLib.model.tiny_vit import ConvBN, WindowAttention
 from MedSAMSlicerLib.model.transformer import TwoWayTransformer
@@ -59,6 +59,7 @@ class MedSAM(nn.Module):
         points: Points | None = None,
         masks: Tensor | None = None,
         multimask: bool = False,
+        window: Window | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict the masks of N prompts, all in one image or each in its own.
 
@@ -67,6 +68,7 @@ class MedSAM(nn.Module):
         :param points: coordinates (N, P, 2) as x, y in the same pixels, and labels (N, P): 1 foreground, 0 background.
         :param masks: logits (N, 1, 4 * h, 4 * w) of an earlier prediction.
         :param multimask: give three alternatives per prompt instead of one mask.
+        :param window: rows and columns of the embedding to which the masks are confined, which saves time.
         :return: logits (N, M, 4 * h, 4 * w) and the model's estimate of their IoU (N, M), M = 3 or 1.
         :raises ValueError: if no prompt is given, or if the prompts' and the embeddings' numbers differ.
         """
@@ -80,7 +82,7 @@ class MedSAM(nn.Module):
                 "Give as many of each kind, and one embedding or as many."
             )
         sparse, dense = self.prompt_encoder(boxes, points, masks)
-        return self.mask_decoder(embeddings, self.prompt_encoder.dense_pe(), sparse, dense, multimask)
+        return self.mask_decoder(embeddings, self.prompt_encoder.dense_pe(), sparse, dense, multimask, window)
 
     @torch.no_grad()
     def prepare_for_inference(self) -> MedSAM:

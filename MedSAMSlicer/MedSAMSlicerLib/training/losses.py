@@ -30,9 +30,10 @@ def sample_losses(
     losses = []
     for logit, estimate, mask in zip(logits.float().split(1), iou.float(), masks, strict=True):
         size = (mask.shape[0], mask.shape[1])
-        inside = preprocessing.restore(logit, size)[0]
+        restoration = preprocessing.restoration(size, logit.shape[-1])
+        inside = restoration(logit)[0]
         # Of the negated logits, as 1 - inside has no digits left where the model is sure, and so no gradient.
-        outside = preprocessing.restore(-logit, size)[0]
+        outside = restoration(-logit)[0]
         cross_entropy = -(mask * (inside + _LEAST).log() + (1 - mask) * (outside + _LEAST).log()).mean()
         overlap = 2 * (inside * mask).sum() + _SMOOTH
         loss = 1 - overlap / ((inside**2).sum() + (mask**2).sum() + _SMOOTH) + cross_entropy

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from MedSAMSlicerLib.model import MedSAM, save_checkpoint
 from MedSAMSlicerLib.model.checkpoint import save_adapter
+from MedSAMSlicerLib.model.transformer import TokenToImageAttention
 from MedSAMSlicerLib.training.losses import WITH_IOU
 from MedSAMSlicerLib.training.low_rank import LowRank, adapter_of, add_low_rank
 from MedSAMSlicerLib.training.recipe import Recipe
@@ -42,6 +43,10 @@ class Trainee(nn.Module):
             decoder = self.model.mask_decoder.requires_grad_(True)
             decoder.output_hypernetworks_mlps[1:].requires_grad_(False)
             decoder.iou_prediction_head.requires_grad_(self.with_iou)
+            for module in decoder.modules():
+                if isinstance(module, TokenToImageAttention):
+                    # It counts for nothing (see there), and gets no gradient.
+                    module.k_proj.bias.requires_grad_(False)
 
     @property
     def with_iou(self) -> bool:
