@@ -34,7 +34,8 @@ def add_parser(subparsers: _Subparsers) -> None:
     command.add_argument(
         "--label-pattern",
         metavar="PATTERN",
-        help="path of its labels, default {case}_label.*; {label} names labels that have files of their own",
+        help="path of its labels, default {case}_label.*: .seg.nrrd, label maps or DICOM segmentations; {label} names "
+        "labels that have files of their own",
     )
     command.add_argument("--window", default="auto", help="intensity window of all images, as for segment")
     command.add_argument(
