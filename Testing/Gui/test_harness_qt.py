@@ -185,6 +185,37 @@ class TestDialogs:
             slicer.util.confirmYesNoDisplay("Really?")
         gui.dialogs.take()
 
+    def test_buttons_with_a_text_of_their_own_are_answered_by_it(self, gui: Gui):
+        for answer, chosen in (("Keep", True), ("Delete", False)):
+            box = gui.qt.QMessageBox()
+            keep = box.addButton("Keep", gui.qt.QMessageBox.AcceptRole)
+            box.addButton("Delete", gui.qt.QMessageBox.DestructiveRole)
+            gui.dialogs.answer(answer)
+            box.exec_()
+            assert (box.clickedButton() == keep) is chosen
+        gui.dialogs.answer(gui.qt.QMessageBox.Ok)
+        with pytest.raises(AssertionError, match=r"not among the buttons \('Keep', 'Delete'\)"):
+            box.exec_()
+        gui.dialogs.take()
+
+    def test_the_main_window_asks_before_it_closes_and_hears_event_filters_first(self, gui: Gui, volume):
+        class Filter(gui.qt.QObject):
+            def eventFilter(self, window: object, event: object) -> bool:
+                if event.type() != gui.qt.QEvent.Close or not refusing:
+                    return False
+                event.ignore()
+                return True
+
+        refusing, own_filter = [True], Filter()
+        gui.main_window.installEventFilter(own_filter)
+        gui.main_window.show()
+        assert not gui.main_window.close()
+        refusing.clear()
+        gui.dialogs.answer("Cancel exit", "Exit (discard modifications)")
+        assert not gui.main_window.close()
+        assert gui.main_window.close()
+        assert [dialog.title for dialog in gui.dialogs.take()] == ["Save before exit?"] * 2
+
     def test_messages_that_the_test_does_not_take_are_left_over(self, gui: Gui):
         slicer.util.errorDisplay("The disk is full.")
 
