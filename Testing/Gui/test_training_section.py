@@ -154,6 +154,25 @@ def test_patients_are_dealt_and_moved_but_never_tested_on_after_a_training(gui, 
     assert splits(trainer)[1] == "training"
 
 
+def test_new_patients_are_dealt_at_once_and_all_of_them_anew_after_a_question(gui, trainer, site):
+    choose_split(trainer, 0, "test")
+    new = site.load(site.cases[0])
+    site.add(replace(new.volume, voxels=new.volume.voxels + 1), new.labels, patient=None)
+    trainer.panel.training.dataset.read()
+    wait_for_pictures(trainer)
+    assert splits(trainer) == ["test", "training", "validation", "test", "none yet"]
+    trainer.press("splitDatasetButton")
+    assert splits(trainer) == ["test", "training", "validation", "test", "training"]
+    by_hand = splits(trainer)
+    for answer in (gui.qt.QMessageBox.Cancel, gui.qt.QMessageBox.Ok):
+        assert splits(trainer) == by_hand
+        gui.dialogs.answer(answer)
+        trainer.press("splitDatasetButton")
+        (dialog,) = gui.dialogs.take()
+        assert "Deal all of them anew?" in dialog.text
+    assert sorted(splits(trainer)) == ["test", "training", "training", "training", "validation"]
+
+
 def test_the_check_shows_what_is_wrong_and_a_case_is_removed_after_a_question(gui, trainer, site):
     site.labels_path(site.cases[1]).write_bytes(b"damaged")
     trainer.press("checkDatasetButton")

@@ -48,7 +48,7 @@ def add_parser(subparsers: _Subparsers) -> None:
     command.add_argument("--json", metavar="OUT.json", help="the findings; - for the standard output")
     command.set_defaults(run=_check)
 
-    command = commands.add_parser("split", help="deal the patients to train, validation and test, or move some")
+    command = commands.add_parser("split", help="deal all patients anew to train, validation and test, or move some")
     _add_data(command)
     command.add_argument(
         "--shares", type=float, nargs=3, metavar=("TRAIN", "VALIDATION", "TEST"), help="default 0.7 0.15 0.15"
