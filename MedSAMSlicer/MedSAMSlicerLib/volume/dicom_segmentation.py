@@ -139,9 +139,7 @@ def _place(path: Path, frame: _Frame, name: str, volume: Volume) -> np.ndarray:
 
     :raises FileError: if they lie beside the image or between its voxels.
     """
-    to_voxels = np.linalg.inv(volume.ijk_to_ras)[:3, :3] @ (
-        frame.to_ras - np.outer(volume.ijk_to_ras[:3, 3], [0.0, 0.0, 1.0])
-    )
+    to_voxels = np.linalg.inv(volume.ijk_to_ras)[:3] @ np.vstack([frame.to_ras, [0.0, 0.0, 1.0]])
     # The same grid, turned or not, has steps of whole voxels along two axes.
     turn = np.rint(to_voxels).astype(int)
     rows, columns = frame.pixels.shape
