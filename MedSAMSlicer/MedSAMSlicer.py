@@ -311,7 +311,7 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         return WeightsStore().import_file(name, Path(path))
 
     def loadPredictor(self, model=None, device=None):
-        """Load a model, unless it is the one that is loaded; may be called in any thread.
+        """Load a model, unless it is the one that is loaded, from the same file; may be called in any thread.
 
         :param model: by default the one that the user has chosen in the module, as for ``device``.
         :raises RuntimeError: if the weights are not on this computer.
@@ -320,12 +320,13 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
             from MedSAMSlicerLib.app.settings import setting
 
             model, device = model or setting("model"), device or setting("device")
-        with self._loading:
-            if self._loaded != (model, device):
-                from MedSAMSlicerLib.loading import load_predictor
+        from MedSAMSlicerLib.loading import file_state, load_predictor
 
+        with self._loading:
+            wanted = (model, device, file_state(model))
+            if self._loaded != wanted:
                 self.session.predictor = load_predictor(model, device)
-                self._loaded = (model, device)
+                self._loaded = wanted
             return self.session.predictor
 
     def startSegmentation(self, volumeNode, segmentationNode, structures, callbacks, *, model, device, **options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,14 @@ def find_weights(model: str, store: WeightsStore) -> tuple[Path, Weights | None]
         return Path(model), store.identify(Path(model))
     names = ", ".join(weights.name for weights in WEIGHTS)
     raise ValueError(f"The model {model!r} is unknown: give one of {names}, or the path of a checkpoint file.")
+
+
+def file_state(model: str) -> tuple[int, int] | None:
+    """Return size and time of a model's file, which change when a new training overwrites it; None for a mere name."""
+    with contextlib.suppress(OSError):
+        status = Path(model).stat()
+        return status.st_size, status.st_mtime_ns
+    return None
 
 
 def _base_of(adapter: Path, store: WeightsStore, name: str, sha256: str) -> Path:

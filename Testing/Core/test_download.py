@@ -30,7 +30,9 @@ download([sys.argv[1]], Path(sys.argv[2]), size=int(sys.argv[3]), sha256=sys.arg
 
 
 @pytest.fixture
-def target(tmp_path: Path) -> Path:
+def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file in the store."""
+    monkeypatch.setenv("MEDSAM_SLICER_HOME", str(tmp_path))
     return tmp_path / "folder" / "weights.pth"
 
 
@@ -264,10 +266,10 @@ def test_a_full_disk_ends_the_download_at_once(
     assert [request.path for request in server.requests] == ["/f"]
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(server: FileServer, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(server: FileServer, target: Path) -> None:
+    target.parent.write_bytes(b"")
     with pytest.raises(StorageError, match=r"Cannot write .*weights\.pth .* set MEDSAM_SLICER_HOME to another folder"):
-        fetch(server.serve("/f", CONTENT), target=tmp_path / "file" / "weights.pth")
+        fetch(server.serve("/f", CONTENT), target=target)
     assert server.requests == []
 
 
@@ -285,7 +287,7 @@ def test_waiting_for_another_download_ends_with_a_clear_error(target: Path, monk
     monkeypatch.setattr(lock, "PATIENCE_S", 0.0)
     with (
         exclusive(target),
-        pytest.raises(TimeoutError, match=r"Another process has been fetching weights\.pth"),
+        pytest.raises(TimeoutError, match=r"Another process has held .*weights\.pth for 0 minutes: wait for it"),
         exclusive(target),
     ):
         pass

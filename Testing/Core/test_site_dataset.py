@@ -16,6 +16,8 @@ from geometries import GEOMETRIES
 from MedSAMSlicerLib.dataset import index as index_module
 from MedSAMSlicerLib.dataset import site as site_module
 from MedSAMSlicerLib.dataset.site import SiteDataset
+from MedSAMSlicerLib.store import lock as lock_module
+from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.volume.files import FileError, Volume
 
 OBLIQUE = GEOMETRIES["oblique anisotropic"]
@@ -281,6 +283,22 @@ def test_two_processes_that_add_cases_at_once_lose_none(dataset):
     cases = SiteDataset.open(dataset.folder).cases
     assert [case.id for case in cases] == [f"case-{n:04d}" for n in range(1, 9)]
     assert len({case.checksum for case in cases}) == len({case.patient for case in cases}) == 8
+
+
+def test_a_dataset_that_can_not_be_changed_is_named_with_a_remedy_that_fits(dataset, monkeypatch):
+    monkeypatch.setattr(lock_module, "PATIENCE_S", 0.0)
+    with (
+        exclusive(dataset.folder / "dataset.json"),
+        pytest.raises(
+            TimeoutError, match=r"Another process has held .*site.dataset\.json for .* wait for it or end it"
+        ),
+    ):
+        dataset.split()
+    lock = dataset.folder / ".dataset.json.lock"
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(OSError, match=r"Cannot write .*dataset\.json .*: make that folder writable, and try again\.$"):
+        dataset.split()
 
 
 def test_the_index_is_plain_json_that_a_person_understands(dataset):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer
+import slicer.util
 
 from box_predictor import BoxPredictor
 from effect_editor import BrightPredictor, EffectEditor, block_volume
@@ -39,6 +40,15 @@ def _library() -> dict[str, object]:
 @pytest.fixture
 def volume_node(gui: Gui, a_ct: np.ndarray) -> slicer.vtkMRMLScalarVolumeNode:
     return gui.headless.add_volume(Volume(a_ct, GEOMETRY, "CT"))
+
+
+@pytest.fixture
+def volume(gui: Gui) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume whose voxel (K, J, I) holds I, with voxels of 1 mm and the RAS axes."""
+    voxels = np.broadcast_to(np.arange(40, dtype=np.int16), (20, 30, 40)).copy()
+    node = slicer.util.addVolumeFromArray(voxels, name="CT", ijkToRAS=np.eye(4))
+    node.CreateDefaultDisplayNodes()
+    return node
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ import slicer.util
 
 from box_predictor import BoxPredictor
 from geometries import FIRST, LAST
+from made_up_site import blind_base
 from MedSAMSlicerLib import loading
+from MedSAMSlicerLib.model import save_checkpoint
 from MedSAMSlicerLib.mrml.segments import segment_mask
 from MedSAMSlicerLib.volume.files import Volume, read_volume
 from MedSAMSlicerLib.volume.geometry import bounding_box, voxel_box_corners
@@ -194,6 +196,18 @@ def test_a_model_is_loaded_once_and_again_for_another_one_or_another_device(
     gui.qt.QSettings().setValue("MedSAM/device", "cuda")
     logic.loadPredictor()
     assert loaded[-1] == ("lite", "cuda")
+
+
+def test_a_model_file_that_a_new_training_has_overwritten_is_loaded_anew(logic, tmp_path):
+    file = blind_base(tmp_path / "ours.pth")
+    first = logic.loadPredictor(str(file), "cpu")
+    assert logic.loadPredictor(str(file), "cpu") is first
+    trained = loading.load_model(str(file))
+    trained.mask_decoder.output_hypernetworks_mlps[0].layers[2].bias.data.fill_(1)
+    save_checkpoint(trained, file)
+    second = logic.loadPredictor(str(file), "cpu")
+    assert second.key != first.key
+    assert logic.session.predictor is second
 
 
 def test_what_is_missing_or_wrong_is_named_before_any_model_is_loaded(

@@ -154,6 +154,25 @@ def test_patients_are_dealt_and_moved_but_never_tested_on_after_a_training(gui, 
     assert splits(trainer)[1] == "training"
 
 
+def test_new_patients_are_dealt_at_once_and_all_of_them_anew_after_a_question(gui, trainer, site):
+    choose_split(trainer, 0, "test")
+    new = site.load(site.cases[0])
+    site.add(replace(new.volume, voxels=new.volume.voxels + 1), new.labels, patient=None)
+    trainer.panel.training.dataset.read()
+    wait_for_pictures(trainer)
+    assert splits(trainer) == ["test", "training", "validation", "test", "none yet"]
+    trainer.press("splitDatasetButton")
+    assert splits(trainer) == ["test", "training", "validation", "test", "training"]
+    by_hand = splits(trainer)
+    for answer in (gui.qt.QMessageBox.Cancel, gui.qt.QMessageBox.Ok):
+        assert splits(trainer) == by_hand
+        gui.dialogs.answer(answer)
+        trainer.press("splitDatasetButton")
+        (dialog,) = gui.dialogs.take()
+        assert "Deal all of them anew?" in dialog.text
+    assert sorted(splits(trainer)) == ["test", "training", "training", "training", "validation"]
+
+
 def test_the_check_shows_what_is_wrong_and_a_case_is_removed_after_a_question(gui, trainer, site):
     site.labels_path(site.cases[1]).write_bytes(b"damaged")
     trainer.press("checkDatasetButton")
@@ -229,6 +248,82 @@ def test_the_next_slicer_follows_the_training_and_can_stop_it(gui, trainer, comp
     assert (computer / "home" / "models" / "our scanner.pth").is_file()
     assert trainer.ui.modelComboBox.findText("our scanner") >= 0
     assert trainer.ui.useModelButton.enabled
+
+
+GO_ON, STAY, STOP = "Let it go on", "Stay in Slicer", "Stop it, keep the best so far"
+EXIT = "Exit (discard modifications)"
+
+
+def close_slicer(gui, *answers: str) -> list[str]:
+    """Close the main window with these answers, and tell the titles of what it asked."""
+    gui.main_window.show()
+    gui.dialogs.answer(*answers)
+    gui.main_window.close()
+    gui.pump()
+    return [dialog.title for dialog in gui.dialogs.take()]
+
+
+def test_closing_slicer_asks_what_becomes_of_a_training(gui, trainer):
+    trainer.press("trainButton")
+    gui.pump(until=lambda: trainer.ui.stopTrainingButton.enabled, at_most=TRAINING_S)
+    training = trainer.panel.training.training
+    assert close_slicer(gui, STAY) == ["A training runs"]
+    assert gui.main_window.visible
+    assert close_slicer(gui, GO_ON, "Cancel exit") == ["A training runs", "Save before exit?"]
+    assert gui.main_window.visible
+    assert training.process.running
+    assert not (training.folder / "stop").exists()
+    assert close_slicer(gui, STOP, EXIT) == ["A training runs", "Save before exit?"]
+    assert not gui.main_window.visible
+    assert (training.folder / "stop").exists()
+    os.kill(training.process.id, signal.SIGKILL)
+
+
+def test_a_training_that_may_go_on_survives_the_end_of_slicer(gui, trainer):
+    trainer.press("trainButton")
+    training = trainer.panel.training.training
+    assert close_slicer(gui, GO_ON, EXIT) == ["A training runs", "Save before exit?"]
+    assert not gui.main_window.visible
+    # As macOS may do.
+    gui.main_window.close()
+    trainer.widget.cleanup()
+    assert training.process.running
+    os.kill(training.process.id, signal.SIGKILL)
+
+
+def test_a_training_that_can_not_be_stopped_yet_or_at_all_is_not_left_by_mistake(gui, trainer, monkeypatch):
+    trainer.press("trainButton")
+    assert not trainer.ui.stopTrainingButton.enabled
+    gui.main_window.show()
+    gui.dialogs.answer(STAY)
+    gui.main_window.close()
+    (dialog,) = gui.dialogs.take()
+    assert dialog.buttons == (GO_ON, STAY)
+    gui.pump(until=lambda: trainer.ui.stopTrainingButton.enabled, at_most=TRAINING_S)
+    training = trainer.panel.training.training
+
+    def refuse(self) -> None:
+        raise OSError("The folder is read-only.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(training), "stop", refuse)
+        patch.setattr(trainer.panel.training, "_look", lambda: None)
+        assert close_slicer(gui, STOP) == ["A training runs"]
+    assert gui.main_window.visible
+    os.kill(training.process.id, signal.SIGKILL)
+
+
+def test_closing_slicer_asks_nothing_without_a_training_or_a_user(gui, trainer, monkeypatch):
+    only_slicers = ["Save before exit?"]
+    assert close_slicer(gui, "Cancel exit") == only_slicers
+    trainer.press("trainButton")
+    training = trainer.panel.training.training
+    with monkeypatch.context() as patch:
+        patch.setattr(type(gui.app), "testingEnabled", lambda self: True)
+        assert close_slicer(gui, "Cancel exit") == only_slicers
+    trainer.widget.cleanup()
+    assert close_slicer(gui, "Cancel exit") == only_slicers
+    os.kill(training.process.id, signal.SIGKILL)
 
 
 def test_a_process_that_was_killed_is_told_and_goes_on(gui, trainer):

@@ -22,7 +22,7 @@ from PySide6.QtCore import Signal
 from slicer_gui.extensions import qSlicerExtensionsManagerModel
 from slicer_gui.mrml_widgets import qMRMLWidget
 from slicer_gui.pythonqt import checked_property, held_property, pythonqt, stand_in
-from slicer_gui.qt_module import QSettings
+from slicer_gui.qt_module import QMessageBox, QSettings
 
 
 @stand_in
@@ -40,21 +40,58 @@ class qSlicerModuleSelectorToolBar(pythonqt(QtWidgets.QToolBar)):
         if manager.module(self.__selected) is not None:
             manager.module(self.__selected).widgetRepresentation().exit()
         self.__selected = moduleName
-        manager.module(moduleName).widgetRepresentation().enter()
+        if moduleName:
+            manager.module(moduleName).widgetRepresentation().enter()
 
 
 @stand_in
 class qSlicerMainWindow(pythonqt(QtWidgets.QMainWindow)):
-    """The main window, of which only the status bar and the module selector are used."""
+    """The main window: its status bar and module selector, and what it asks when it is closed (qSlicerMainWindow.cxx).
+
+    Slicer ends a moment after its window has closed; here the test does that.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.__closing = False
         self.setObjectName("qSlicerMainWindow")
         self.setStatusBar(pythonqt(QtWidgets.QStatusBar)())
         self.__selector = qSlicerModuleSelectorToolBar()
 
     def moduleSelector(self) -> qSlicerModuleSelectorToolBar:
         return self.__selector
+
+    def closeEvent(self, event: QtGui.QCloseEvent) -> None:
+        if self.__closing:
+            return
+        self.__closing = True
+        if self.__confirmed():
+            self.__selector.selectModule("")
+            event.accept()
+        else:
+            event.ignore()
+            self.__closing = False
+
+    def __confirmed(self) -> bool:
+        modified = [
+            slicer.mrmlScene.GetStorableNodesModifiedSinceRead(vtk.vtkCollection()),
+            slicer.mrmlScene.GetModifiedSinceRead(vtk.vtkCollection()),
+        ]
+        if not any(modified):
+            # Of CTK, ctkMessageBox::confirmExit.
+            buttons = QtWidgets.QMessageBox.Ok | QtWidgets.QMessageBox.Cancel
+            return QMessageBox.question(self, "", "Do you want to exit?", buttons) == QtWidgets.QMessageBox.Ok
+        box = QMessageBox(self)
+        box.setIcon(QtWidgets.QMessageBox.Warning)
+        box.windowTitle = "Save before exit?"
+        box.text = "The scene has been modified. Do you want to save it before exit?"
+        box.addButton("Save", QtWidgets.QMessageBox.AcceptRole)
+        leave = box.addButton("Exit (discard modifications)", QtWidgets.QMessageBox.DestructiveRole)
+        stay = box.addButton("Cancel exit", QtWidgets.QMessageBox.RejectRole)
+        box.exec_()
+        if box.clickedButton() not in (leave, stay):
+            raise NotImplementedError("The harness can't save scenes.")
+        return box.clickedButton() is leave
 
 
 class qSlicerLoadableModule:

@@ -14,6 +14,7 @@ class ShownDialog:
     text: str
     title: str = ""
     details: str = ""
+    buttons: tuple[str, ...] = ()  # those that were added with a text of their own
 
 
 class Dialogs:
@@ -24,7 +25,11 @@ class Dialogs:
         self._shown: list[ShownDialog] = []
 
     def answer(self, *answers: object) -> None:
-        """Queue the answers to the next dialogs: a button (``qt.QMessageBox.Yes``), or a path ("" for Cancel)."""
+        """Queue the answers to the next dialogs.
+
+        :param answers: a button each (``qt.QMessageBox.Yes``, or the text of one that has no such name), or a path (""
+            for Cancel).
+        """
         self._answers.extend(answers)
 
     def take(self) -> list[ShownDialog]:

@@ -44,10 +44,33 @@ class QSettings(pythonqt(QtCore.QSettings)):
 
 @stand_in
 class QMessageBox(pythonqt(QtWidgets.QMessageBox)):
-    """A message box whose answer the test has queued."""
+    """A message box whose answer the test has queued: a standard button, or the text of a button that was added."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.__added: dict[str, QtWidgets.QAbstractButton] = {}
+        self.__clicked: QtWidgets.QAbstractButton | None = None
+
+    def addButton(self, button: object, role: object = None) -> QtWidgets.QAbstractButton:
+        if not isinstance(button, str):
+            raise NotImplementedError("QMessageBox.addButton: the harness adds buttons with a text and a role.")
+        self.__added[button] = pythonqt(QtWidgets.QPushButton)(button)
+        super().addButton(self.__added[button], role)
+        return self.__added[button]
+
+    def clickedButton(self) -> QtWidgets.QAbstractButton | None:
+        return self.__clicked
 
     def exec_(self) -> int:
-        dialog = ShownDialog(self.icon.name, self.text, self.windowTitle.strip(), self.detailedText)
+        title, buttons = self.windowTitle.strip(), tuple(self.__added)
+        dialog = ShownDialog(self.icon.name, self.text, title, self.detailedText, buttons)
+        if buttons:
+            answer = dialogs.ask(dialog)
+            if answer not in buttons:
+                raise AssertionError(f"{answer!r} is not among the buttons {buttons} of {dialog}.")
+            self.__clicked = self.__added[answer]
+            # What Qt returns for such buttons means nothing to the caller.
+            return -1
         offered = self.standardButtons
         if offered in (QtWidgets.QMessageBox.Ok, QtWidgets.QMessageBox.NoButton):
             dialogs.show(dialog)

@@ -83,8 +83,12 @@ class DatasetSection:
             self._change(lambda: self.dataset.remove(case.id), _("{case} is removed.").format(case=case.id))
 
     def split(self) -> None:
-        """Deal the patients that have no split yet."""
-        self._change(lambda: self.dataset.split(keep=True), _("Each patient has a split."))
+        """Deal the patients that have no split yet; where all have one, all of them anew, after a question."""
+        keep = not all(case.split for case in self.dataset.cases)
+        if keep or slicer.util.confirmOkCancelDisplay(
+            _("Each patient has a split. Deal all of them anew? What was chosen by hand is lost.")
+        ):
+            self._change(lambda: self.dataset.split(keep=keep), _("Each patient has a split."))
 
     def assign(self, case_id: str, split: str) -> None:
         """Move the patient of a case to a split, with all cases."""

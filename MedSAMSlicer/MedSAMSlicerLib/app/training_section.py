@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import qt
 from slicer.i18n import tr as _
 
+from MedSAMSlicerLib.app.closing_question import ClosingQuestion
 from MedSAMSlicerLib.app.dataset_section import DatasetSection
 from MedSAMSlicerLib.app.learning_curves import LearningCurves
 from MedSAMSlicerLib.app.python_process import PythonProcess, last_words
@@ -38,6 +39,7 @@ class TrainingSection:
         self._log: list[dict[str, Any]] = []
         self._report: PythonProcess | None = None
         self._curves = LearningCurves()
+        self._closing = ClosingQuestion(self)
         self._timer = qt.QTimer()
         self._timer.setInterval(_LOOK_EVERY_MS)
         self._timer.connect("timeout()", self._look)
@@ -67,6 +69,12 @@ class TrainingSection:
         """Return whether a training runs, as it was seen last."""
         return self._followed
 
+    @property
+    def stoppable(self) -> bool:
+        """Return whether a training runs that hears a request to stop."""
+        # What was asked before the training has begun would be taken for an old request.
+        return self.running and bool(self._progress)
+
     def train(self) -> None:
         """Start a training of the dataset, from the model that is chosen in section Model."""
         ui, name = self._panel.ui, self._panel.ui.modelNameLineEdit.text.strip()
@@ -85,13 +93,15 @@ class TrainingSection:
         remember("trainingRun", str(training.folder))
         self._follow(training)
 
-    def stop(self) -> None:
-        """End the training after the current batch; the best model so far is kept."""
+    def stop(self) -> bool:
+        """End the training after the current batch; the best model so far is kept. False if that can't be asked."""
         try:
             self.training.stop()
-            self.tell(_("Stopping after the current step…"))
         except OSError as error:
             self.tell(str(error), error=True)
+            return False
+        self.tell(_("Stopping after the current step…"))
+        return True
 
     def report(self) -> None:
         """Compare the new model with its base on the test cases, in a process of its own, and open the page."""
@@ -125,8 +135,7 @@ class TrainingSection:
         ui.trainButton.enabled = not missing
         ui.trainButton.toolTip = missing or _("Train a model in the background, from the model of section Model.")
         training = self.training
-        # What was asked before the training has begun would be taken for an old request.
-        ui.stopTrainingButton.enabled = self.running and bool(self._progress)
+        ui.stopTrainingButton.enabled = self.stoppable
         made = training is not None and not self.running and training.model is not None
         ui.useModelButton.enabled = made
         ui.reportButton.enabled = made and self._report is None
@@ -141,6 +150,7 @@ class TrainingSection:
     def close(self) -> None:
         """Follow nothing any more; a training goes on, and is found again when the module is opened next time."""
         self._timer.stop()
+        self._closing.close()
         self.dataset.close()
         self._curves.close()
         if self.running:

@@ -34,7 +34,8 @@ def add_parser(subparsers: _Subparsers) -> None:
     command.add_argument(
         "--label-pattern",
         metavar="PATTERN",
-        help="path of its labels, default {case}_label.*; {label} names labels that have files of their own",
+        help="path of its labels, default {case}_label.*: .seg.nrrd, label maps or DICOM segmentations; {label} names "
+        "labels that have files of their own",
     )
     command.add_argument("--window", default="auto", help="intensity window of all images, as for segment")
     command.add_argument(
@@ -47,7 +48,7 @@ def add_parser(subparsers: _Subparsers) -> None:
     command.add_argument("--json", metavar="OUT.json", help="the findings; - for the standard output")
     command.set_defaults(run=_check)
 
-    command = commands.add_parser("split", help="deal the patients to train, validation and test, or move some")
+    command = commands.add_parser("split", help="deal all patients anew to train, validation and test, or move some")
     _add_data(command)
     command.add_argument(
         "--shares", type=float, nargs=3, metavar=("TRAIN", "VALIDATION", "TEST"), help="default 0.7 0.15 0.15"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from MedSAMSlicerLib.volume.files import FileError, Volume, write_labelmap
+from MedSAMSlicerLib.volume.dicom_segmentation import read_dicom_segmentation
+from MedSAMSlicerLib.volume.files import FileError, Volume, is_dicom, write_labelmap
 from MedSAMSlicerLib.volume.geometry import bounding_box
 from MedSAMSlicerLib.volume.labels import Labels, read_labels
 
@@ -62,22 +63,22 @@ def read_masks(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Read the labels of a file in the voxels of a volume.
 
-    The file has the volume's grid, or a part of it, as Slicer saves a segmentation that is cropped to its segments.
+    The file has the volume's grid, or a part of it, as Slicer saves a segmentation that is cropped to its segments; or
+    it is a DICOM segmentation of the volume (see `volume.dicom_segmentation`).
 
     :param names: label -> name, for files that have none; others are called "label 1" and so on.
     :return: name -> bool (K, J, I); and the names of labels that are empty, which are left out.
     :raises FileError: if the file can't be read, was drawn on another grid, has a label that reaches out of the image,
         or two labels of one name.
+    :raises ModuleNotFoundError: if it is a DICOM segmentation, and pydicom is not installed.
     """
-    labels = read_labels(path)
-    offset = _offset(path, labels, volume)
+    parts, offset = _parts(path, volume)
     masks: dict[str, np.ndarray] = {}
     empty = []
-    for value in labels.values():
-        name = (names or {}).get(value) or labels.names.get(value) or f"label {value}"
+    for value, own_name, part in parts:
+        name = (names or {}).get(value) or own_name or f"label {value}"
         if name in masks or name in empty:
             raise FileError(f"{path} has two labels that are called {name!r}: rename one of them.")
-        part = labels.mask(value)
         if not part.any():
             empty.append(name)
             continue
@@ -92,6 +93,16 @@ def read_masks(
         found = np.nonzero(part)
         masks[name][tuple(indices + offset[2 - axis] for axis, indices in enumerate(found))] = True
     return masks, empty
+
+
+def _parts(path: Path, volume: Volume) -> tuple[Iterable[tuple[int, str, np.ndarray]], np.ndarray]:
+    """Read number, name (or "") and mask of each label, and the voxel of the volume, IJK, at which the masks begin."""
+    if path.is_dir() or is_dicom(path):
+        segments = read_dicom_segmentation(path, volume)
+        return [(segment.number, segment.name, segment.mask) for segment in segments], np.zeros(3, dtype=int)
+    labels = read_labels(path)
+    offset = _offset(path, labels, volume)
+    return ((value, labels.names.get(value, ""), labels.mask(value)) for value in labels.values()), offset
 
 
 def _offset(path: Path, labels: Labels, volume: Volume) -> np.ndarray:

@@ -63,7 +63,10 @@ def writing_to(path: Path) -> Iterator[None]:
             text = f"No room left to write {path}: free some disk space"
         else:
             text = f"Cannot write {path} ({error.strerror or error}): make that folder writable"
-        raise StorageError(f"{text}, or set MEDSAM_SLICER_HOME to another folder, and try again.") from error
+        # A site's dataset lies elsewhere, and so may a training run: that variable does not move them.
+        if path.absolute().is_relative_to(store_folder()):
+            text += ", or set MEDSAM_SLICER_HOME to another folder"
+        raise StorageError(f"{text}, and try again.") from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The lock that lets one process at a time fetch a file."""
+"""The lock that lets one process at a time fetch or change a file."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def exclusive(path: Path, *, while_waiting: Callable[[], object] = lambda: None)
         while not _acquire(file):
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"Another process has been fetching {path.name} for {PATIENCE_S / 60:.0f} minutes: "
-                    "wait for it or end it, and try again."
+                    f"Another process has held {path} for {PATIENCE_S / 60:.0f} minutes: wait for it or end it, and "
+                    "try again."
                 )
             while_waiting()
             time.sleep(_POLL_S)

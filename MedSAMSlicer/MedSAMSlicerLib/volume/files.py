@@ -57,7 +57,7 @@ def read_volume(path: Path) -> Volume:
     :raises FileError: if there is no such file, or it holds no image, more than one, or one that is not 3-D.
     """
     path = Path(path)
-    image = _read_dicom(path) if path.is_dir() or _is_dicom(path) else read_image(path)
+    image = _read_dicom(path) if path.is_dir() or is_dicom(path) else read_image(path)
     dimension, size = image.GetDimension(), image.GetSize()
     if dimension == 4 and size[3] == 1:
         image, dimension = image[:, :, :, 0], 3
@@ -170,7 +170,7 @@ def _check_nifti(path: Path) -> None:
                 raise FileError(f"{path} is cut off: it has {size} of {expected} bytes. Copy or download it again.")
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
     """Tell whether a file has DICOM's magic word."""
     if not path.is_file():
         return False
