@@ -100,10 +100,13 @@ class Predictor:
         return Embedding(tensor, (image.shape[0], image.shape[1]))
 
     @torch.inference_mode()
-    def decode(self, embedding: Embedding, boxes: Sequence[Box]) -> Prediction:
+    def decode(
+        self, embedding: Embedding, boxes: Sequence[Box], window: tuple[slice, slice] | None = None
+    ) -> Prediction:
         """Predict one mask per box.
 
         :param boxes: in pixels of the embedded slice.
+        :param window: rows and columns of the slice that the masks are wanted in, by default all.
         :raises ValueError: if there is no box.
         """
         if not boxes:
@@ -113,7 +116,8 @@ class Predictor:
         decoded = [self.model.decode(embedding.tensor, batch) for batch in batches]
         probabilities = [self.recipe.restore(logits, embedding.size) for logits, _ in decoded]
         iou = torch.cat([iou[:, 0] for _, iou in decoded])
-        return Prediction(torch.cat(probabilities).cpu().numpy(), iou.cpu().numpy())
+        whole = torch.cat(probabilities).cpu().numpy()
+        return Prediction(whole if window is None else whole[(slice(None), *window)], iou.cpu().numpy())
 
     def pack(self, embedding: Embedding) -> np.ndarray:
         """Turn an embedding into an array, float32 (256, h, w), to keep it on disk."""
