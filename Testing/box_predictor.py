@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.embedding_cache import Window
 from MedSAMSlicerLib.volume.stack import SliceStack
 
 
@@ -17,6 +18,10 @@ class FilledBoxes:
 
     probabilities: np.ndarray
     iou: np.ndarray
+
+    def within(self, window: Window | None) -> FilledBoxes:
+        """Cut to rows and columns of the slice; None for all."""
+        return self if window is None else FilledBoxes(self.probabilities[(slice(None), *window)], self.iou)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class BoxPredictor:
         self.encoded.append(image.copy())
         return Shape(*image.shape[:2])
 
-    def decode(self, embedding: Shape, boxes: Sequence[Box]) -> FilledBoxes:
+    def decode(self, embedding: Shape, boxes: Sequence[Box], window: Window | None = None) -> FilledBoxes:
         if not boxes:
             raise ValueError("At least one box is needed.")
         masks = np.zeros((len(boxes), embedding.rows, embedding.columns), dtype=np.float32)
@@ -55,7 +60,7 @@ class BoxPredictor:
                 raise ValueError(f"{box} is not inside of the slice.")
             self.prompts.append(box)
             mask[int(box.y0) : int(box.y1) + 1, int(box.x0) : int(box.x1) + 1] = 1
-        return FilledBoxes(masks, np.full(len(boxes), 0.9, dtype=np.float32))
+        return FilledBoxes(masks, np.full(len(boxes), 0.9, dtype=np.float32)).within(window)
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         if not mask.any():
@@ -88,12 +93,12 @@ class Scripted:
     def encode(self, image: np.ndarray) -> NumberedSlice:
         return NumberedSlice(int(image.flat[0]), image.shape[:2])
 
-    def decode(self, embedding: NumberedSlice, boxes: Sequence[Box]) -> FilledBoxes:
+    def decode(self, embedding: NumberedSlice, boxes: Sequence[Box], window: Window | None = None) -> FilledBoxes:
         self.requests.append((embedding.index, len(boxes)))
         probabilities = np.zeros((len(boxes), *embedding.shape), dtype=np.float32)
         for box, probability in zip(boxes, probabilities, strict=True):
             self.answer(embedding.index, box, probability)
-        return FilledBoxes(probabilities, np.full(len(boxes), 0.5, dtype=np.float32))
+        return FilledBoxes(probabilities, np.full(len(boxes), 0.5, dtype=np.float32)).within(window)
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         y, x = np.nonzero(mask)

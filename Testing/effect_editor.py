@@ -17,7 +17,7 @@ from box_predictor import BoxPredictor, FilledBoxes
 from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.mrml.segments import SegmentWriter
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
 from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.geometry import plane_axes, transform_points
 from slicer_gui.gui import Gui
@@ -99,9 +99,9 @@ class BrightPredictor(BoxPredictor):
         super().encode(image)
         return BrightPixels(image > 200)
 
-    def decode(self, embedding: BrightPixels, boxes: Sequence[Box]) -> FilledBoxes:
+    def decode(self, embedding: BrightPixels, boxes: Sequence[Box], window: Window | None = None) -> FilledBoxes:
         filled = super().decode(_Shape(*embedding.pixels.shape), boxes)
-        return FilledBoxes(filled.probabilities * embedding.pixels * np.float32(0.95), filled.iou)
+        return FilledBoxes(filled.probabilities * embedding.pixels * np.float32(0.95), filled.iou).within(window)
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ class Timed:
         self.encoding, self.encoded = self.encoding + time.perf_counter() - start, self.encoded + 1
         return embedding
 
-    def decode(self, embedding: Any, boxes: Sequence[Box]) -> Any:
+    def decode(self, embedding: Any, boxes: Sequence[Box], window: Any = None) -> Any:
         """Decode boxes."""
         start = time.perf_counter()
-        prediction = self.predictor.decode(embedding, boxes)
+        prediction = self.predictor.decode(embedding, boxes, window)
         self.decoding, self.decoded = self.decoding + time.perf_counter() - start, self.decoded + len(boxes)
         return prediction
 

@@ -10,7 +10,7 @@ import pytest
 from box_predictor import BoxPredictor, FilledBoxes, Shape
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.across import correct_across
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.stack import SliceStack
 
@@ -27,12 +27,12 @@ def mask_of(place: tuple[slice, slice]) -> np.ndarray:
 class Edges(BoxPredictor):
     """Fills what lies within the outer edges of a box, which the boxes of corrections are."""
 
-    def decode(self, embedding: Shape, boxes: Sequence[Box]) -> FilledBoxes:
+    def decode(self, embedding: Shape, boxes: Sequence[Box], window: Window | None = None) -> FilledBoxes:
         filled = super().decode(embedding, boxes)
         filled.probabilities[:] = 0
         for mask, box in zip(filled.probabilities, boxes, strict=True):
             mask[round(box.y0) : round(box.y1), round(box.x0) : round(box.x1)] = 1
-        return filled
+        return filled.within(window)
 
 
 @pytest.fixture
@@ -77,10 +77,10 @@ def test_a_painted_slice_is_taken_as_it_is_and_an_empty_one_changes_no_other(a_s
 
 def test_what_was_there_stays_where_it_fits_the_box_better_than_what_the_model_finds(a_stack):
     class Astray(Edges):
-        def decode(self, embedding, boxes):
+        def decode(self, embedding, boxes, window=None):
             filled = super().decode(embedding, boxes)
             filled.probabilities[:, :, : COLUMNS // 2 + 2] = 0
-            return filled
+            return filled.within(window)
 
     masks = {index: mask_of(GOOD) for index in range(2, 10)}
     changed = dict(correct_across(a_stack, masks, KeySlice(2, 5, Box(8, 8, 15, 15)), (), Astray(), EmbeddingCache()))

@@ -42,7 +42,7 @@ def a_decoder(voxels: np.ndarray, answers: list[np.ndarray], boxes: Boxes | None
 
 
 def candidates_of(voxels: np.ndarray, answers: list[np.ndarray], boxes: Boxes | None = None) -> Candidates:
-    return a_decoder(voxels, answers, boxes).decode(1, PROMPTS[: len(answers)])[0]
+    return a_decoder(voxels, answers, boxes).decode(1, PROMPTS[: len(answers)])
 
 
 def test_a_mask_scores_the_less_the_more_of_it_is_uncertain():
@@ -107,7 +107,7 @@ def test_an_organ_at_the_border_of_the_image_has_the_contrast_of_its_other_sides
     voxels[:, rows, columns] = 60
     voxels[(slice(None), *place)] = 160
     decoder = a_decoder(voxels, [probability_of(place)], whole)
-    (score,) = decoder.decode(1, PROMPTS[:1])[0].score
+    (score,) = decoder.decode(1, PROMPTS[:1]).score
     assert score == pytest.approx(0.2 * 100 / np.std(list(decoder.images.values())))
 
 
@@ -120,17 +120,15 @@ def test_a_mask_that_fills_its_box_is_measured_against_the_rim_around_the_box():
     box = Box(12, 10, 23, 19)
     decoder = a_decoder(with_organ(), [probability_of(np.s_[:, :])], dict.fromkeys(range(3), box))
     # Where the organ fills the box there is no deviation, and the contrast is that of the gray values.
-    assert decoder.decode(1, PROMPTS[:1])[0].score[0] == pytest.approx(0.2 * 100)
+    assert decoder.decode(1, PROMPTS[:1]).score[0] == pytest.approx(0.2 * 100)
 
 
-def test_masks_are_cut_to_the_slices_own_box_and_the_uncut_ones_are_told():
+def test_masks_are_cut_to_the_slices_own_box():
     boxes = {0: Box(3, 2, 9, 8), 1: Box(5, 6, 20, 21), 2: Box(30, 25, 36, 29)}
     decoder = a_decoder(GRAY, [probability_of(np.s_[:, :]), probability_of(np.s_[0:10, 0:10])], boxes)
-    candidates, uncut = decoder.decode(1, PROMPTS[:2])
+    candidates = decoder.decode(1, PROMPTS[:2])
     np.testing.assert_array_equal(decoder.whole(candidates.masks[0]), probability_of(np.s_[6:22, 5:21]) > 0)
     np.testing.assert_array_equal(decoder.whole(candidates.masks[1]), probability_of(np.s_[6:10, 5:10]) > 0)
-    assert uncut[0].all()
-    np.testing.assert_array_equal(uncut[1], probability_of(np.s_[0:10, 0:10]) > 0)
     assert not (candidates.probabilities[:, ~decoder.inside[1]] > 0).any()
 
 
@@ -161,26 +159,30 @@ def test_color_slices_score_by_the_mean_of_their_channels():
     assert in_color.score[0] > in_color.score[1]
 
 
-def test_the_box_around_a_mask_is_a_little_wider_but_not_than_the_slices_own_box():
+def test_the_box_around_a_mask_is_a_little_wider_but_if_wanted_not_than_the_slices_own_box():
     boxes = {0: ROI, 1: Box(12, 5, 30, 19), 2: ROI}
     decoder = a_decoder(GRAY, [], boxes)
     mask = (probability_of(ORGAN) > 0)[decoder.frame]
     margin = COLUMNS / 256
-    assert decoder.box_around(mask, 0) == Box(12 - margin, 10 - margin, 24 + margin, 20 + margin)
-    assert decoder.box_around(mask, 1) == Box(12, 10 - margin, 24 + margin, 20)
+    wider = Box(12 - margin, 10 - margin, 24 + margin, 20 + margin)
+    assert decoder.box_around(mask, 0, 1, cut=True) == decoder.box_around(mask, 1, 1) == wider
+    assert decoder.box_around(mask, 1, 1, cut=True) == Box(12, 10 - margin, 24 + margin, 20)
+    # The slice ends.
+    assert decoder.box_around(mask, 1, 1000) == Box(0, 0, COLUMNS, ROWS)
 
 
 def test_there_is_no_box_around_an_empty_mask_or_one_outside_of_the_slices_own_box():
     boxes = {0: ROI, 1: Box(6, 5, 10, 9), 2: ROI}
     decoder = a_decoder(GRAY, [], boxes)
     mask = (probability_of(ORGAN) > 0)[decoder.frame]
-    assert decoder.box_around(mask, 1) is None
-    assert decoder.box_around(np.zeros_like(mask), 0) is None
+    assert decoder.box_around(mask, 1, 1, cut=True) is None
+    assert decoder.box_around(mask, 1, 1) is not None
+    assert decoder.box_around(np.zeros_like(mask), 0, 1) is None
 
 
 def test_sets_of_one_slice_are_joined_and_made_better_in_order():
     decoder = a_decoder(GRAY, [probability_of(ORGAN), probability_of(np.s_[10:14, 12:16], 0.6)])
-    first, second = (decoder.decode(1, [prompt])[0] for prompt in PROMPTS[:2])
+    first, second = (decoder.decode(1, [prompt]) for prompt in PROMPTS[:2])
     joined = first + second.better_by(0.5)
     assert joined.boxes == PROMPTS[:2]
     np.testing.assert_array_equal(joined.masks, np.concatenate([first.masks, second.masks]))

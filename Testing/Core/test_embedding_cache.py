@@ -9,7 +9,7 @@ import pytest
 
 from box_predictor import FilledBoxes
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,12 @@ class Decoder(Encoder):
     least: float = 0.2
     decoded: list[list[Box]] = field(default_factory=list)
 
-    def decode(self, embedding: Embedding, boxes: list[Box]) -> FilledBoxes:
+    def decode(self, embedding: Embedding, boxes: list[Box], window: Window | None = None) -> FilledBoxes:
         self.decoded.append(list(boxes))
         seeds = [(len(self.key), *embedding.pixels[:1], *map(int, astuple(box))) for box in boxes]
         masks = [np.random.default_rng(seed).uniform(self.least, 1, (4, 6)) for seed in seeds]
-        return FilledBoxes(np.array(masks, dtype=np.float32), np.array([box.x0 / 8 for box in boxes], dtype=np.float32))
+        iou = np.array([box.x0 / 8 for box in boxes], dtype=np.float32)
+        return FilledBoxes(np.array(masks, dtype=np.float32), iou).within(window)
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_who_writes_into_a_mask_spoils_no_kept_one(decoder):
 def test_a_mask_that_is_nowhere_or_at_one_edge_comes_back_at_its_place(decoder):
     nowhere, corner = np.zeros((4, 6), dtype=np.float32), np.zeros((4, 6), dtype=np.float32)
     corner[3, 5] = 0.75
-    decoder.decode = lambda _embedding, _boxes: FilledBoxes(np.stack([nowhere, corner]), np.array([0.5, 0.25]))
+    decoder.decode = lambda *_: FilledBoxes(np.stack([nowhere, corner]), np.array([0.5, 0.25]))
     cache = EmbeddingCache()
     for _ in range(2):
         probabilities, iou = cache.prediction(decoder, a_slice(1), [A, B])
@@ -210,6 +211,28 @@ def test_a_mask_that_is_nowhere_or_at_one_edge_comes_back_at_its_place(decoder):
         assert iou.tolist() == [0.5, 0.25]
         # What was found is kept, also if it is nothing.
         decoder.decode = None
+
+
+def test_a_window_of_a_mask_is_that_part_of_the_whole_one(decoder):
+    whole, _ = EmbeddingCache().prediction(decoder, a_slice(1), [A, B])
+    window = np.s_[1:3, 2:6]
+    cache = EmbeddingCache()
+    for part in (window, window, np.s_[2:3, 3:5], np.s_[1:1, 2:6]):
+        probabilities, _ = cache.prediction(decoder, a_slice(1), [A, B], part)
+        np.testing.assert_array_equal(probabilities, whole[(slice(None), *part)])
+    # What lies in the window was decoded with it.
+    assert decoder.decoded == [[A, B]] * 2
+
+
+def test_a_mask_that_was_decoded_in_a_window_answers_no_larger_one(decoder):
+    whole, _ = EmbeddingCache().prediction(decoder, a_slice(1), [A])
+    for window, larger in ((np.s_[1:3, 2:6], np.s_[1:3, 1:6]), (np.s_[1:3, 2:6], np.s_[1:4, 2:6])):
+        cache = EmbeddingCache()
+        cache.prediction(decoder, a_slice(1), [A], window)
+        np.testing.assert_array_equal(
+            cache.prediction(decoder, a_slice(1), [A], larger)[0], whole[(slice(None), *larger)]
+        )
+        np.testing.assert_array_equal(cache.prediction(decoder, a_slice(1), [A])[0], whole)
 
 
 def test_masks_of_color_slices_have_no_channels(decoder):

@@ -12,7 +12,7 @@ from box_predictor import BoxPredictor, FilledBoxes, Shape
 from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
 from MedSAMSlicerLib.volume.extent import follow, propagate_until_end
 from MedSAMSlicerLib.volume.files import read_volume
 from MedSAMSlicerLib.volume.geometry import bounding_box
@@ -39,11 +39,11 @@ class Threshold(BoxPredictor):
         super().encode(image)
         return Pixels(*image.shape, image=image)
 
-    def decode(self, embedding: Pixels, boxes: Sequence[Box]) -> FilledBoxes:
+    def decode(self, embedding: Pixels, boxes: Sequence[Box], window: Window | None = None) -> FilledBoxes:
         filled = super().decode(embedding, boxes)
         bright = filled.probabilities * (embedding.image > 128)
         found = bright.any(axis=(1, 2), keepdims=True)
-        return FilledBoxes(np.where(found, bright, filled.probabilities), filled.iou)
+        return FilledBoxes(np.where(found, bright, filled.probabilities), filled.iou).within(window)
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def test_a_painted_slice_is_followed_as_well(a_ball):
 
 def test_a_box_in_which_nothing_is_found_is_refused_with_a_remedy(a_ball):
     class Blind(BoxPredictor):
-        def decode(self, embedding, boxes) -> FilledBoxes:
-            filled = super().decode(embedding, boxes)
+        def decode(self, embedding, boxes, window=None) -> FilledBoxes:
+            filled = super().decode(embedding, boxes, window)
             return FilledBoxes(filled.probabilities * 0, filled.iou)
 
     stack = SliceStack(a_ball, (1.0, 1.0, 3.0), axis="k", window="full")

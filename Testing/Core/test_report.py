@@ -26,6 +26,7 @@ from MedSAMSlicerLib.evaluation.pictures import EXPERT, outlined, png
 from MedSAMSlicerLib.evaluation.report import Report
 from MedSAMSlicerLib.model import build_model, save_checkpoint
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.embedding_cache import Window
 from MedSAMSlicerLib.volume.files import Volume
 
 LOG = [
@@ -43,9 +44,9 @@ class Bright(BoxPredictor):
         super().encode(image)
         return Seen(image)
 
-    def decode(self, embedding: Shape, boxes: list[Box]) -> FilledBoxes:
+    def decode(self, embedding: Shape, boxes: list[Box], window: Window | None = None) -> FilledBoxes:
         filled = super().decode(embedding, boxes)
-        return FilledBoxes(filled.probabilities * (embedding.image > 100), filled.iou)
+        return FilledBoxes(filled.probabilities * (embedding.image > 100), filled.iou).within(window)
 
 
 class Seen(Shape):

@@ -15,7 +15,7 @@ from MedSAMSlicerLib.evaluation.response import box_response
 from MedSAMSlicerLib.evaluation.scores import score_case
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
 from MedSAMSlicerLib.volume.files import Volume, read_volume
 from MedSAMSlicerLib.volume.metrics import agreement
 
@@ -62,10 +62,10 @@ class SeesBright(BoxPredictor):
         shape = super().encode(image)
         return Gray(shape.rows, shape.columns, image=image)
 
-    def decode(self, embedding: Gray, boxes: list[Box]) -> FilledBoxes:
+    def decode(self, embedding: Gray, boxes: list[Box], window: Window | None = None) -> FilledBoxes:
         filled = super().decode(embedding, boxes)
         seen = np.ones_like(filled.probabilities) if self.deaf else filled.probabilities
-        return FilledBoxes(seen * (embedding.image > 100), filled.iou)
+        return FilledBoxes(seen * (embedding.image > 100), filled.iou).within(window)
 
 
 def test_a_perfect_model_scores_one_and_every_kind_of_box_has_its_score(organ):
@@ -145,8 +145,8 @@ def test_a_model_that_fills_its_box_finds_nothing_though_it_follows(organ):
 
 def test_a_model_that_finds_nothing_at_all_does_not_respond(organ):
     class Blind(BoxPredictor):
-        def decode(self, embedding: Shape, boxes: list[Box]) -> FilledBoxes:
-            filled = super().decode(embedding, boxes)
+        def decode(self, embedding: Shape, boxes: list[Box], window: Window | None = None) -> FilledBoxes:
+            filled = super().decode(embedding, boxes, window)
             return FilledBoxes(np.zeros_like(filled.probabilities), filled.iou)
 
     response = box_response([organ], Blind())

@@ -96,11 +96,11 @@ class _BoxFiller:
     def encode(self, image: np.ndarray) -> np.ndarray:
         return image
 
-    def decode(self, embedding: np.ndarray, boxes: Sequence[Box]) -> _Filled:
+    def decode(self, embedding: np.ndarray, boxes: Sequence[Box], window: tuple[slice, slice] | None = None) -> _Filled:
         masks = np.zeros((len(boxes), *embedding.shape), dtype=np.float32)
         for mask, box in zip(masks, boxes, strict=True):
             mask[int(box.y0) : int(box.y1) + 1, int(box.x0) : int(box.x1) + 1] = 1
-        return _Filled(masks, np.ones(len(boxes), dtype=np.float32))
+        return _Filled(masks if window is None else masks[(slice(None), *window)], np.ones(len(boxes), np.float32))
 
     def box_around(self, mask: np.ndarray) -> Any:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -44,7 +44,7 @@ def correct_across(
         assert key.box is not None
         given = outline(key.box)
         inside = decoder.pixels_of(key.box)
-        candidates, _ = decoder.decode(key.index, [given])
+        candidates = decoder.decode(key.index, [given])
         found = refine(candidates.probabilities * inside, decoder.images[key.index][None], inside[None])[0] > 0.5
         # Seen from this side a thin stack is no image that the model was trained on: what was there may fit better.
         fixed = max(found, before & inside, key=lambda mask: _fit(mask, given))
@@ -97,7 +97,7 @@ def _changed(
         prompts.append(_moved(sides_of(edges), way, stack.shape))
     rows, columns = stack.shape
     decoder = CandidateDecoder(stack, {index: Box(0, 0, columns - 1, rows - 1)}, predictor, cache)
-    candidates, _ = decoder.decode(index, prompts)
+    candidates = decoder.decode(index, prompts)
     fits = agreement(np.concatenate([candidates.masks, old[None]]), neighbor[None])[:, 0]
     # The old mask was chosen among many already: the new ones must win by their fit, less what they are unsure of.
     new = fits[:-1] + np.minimum(candidates.score, 0)

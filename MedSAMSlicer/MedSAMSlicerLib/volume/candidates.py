@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.box_track import bounds
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Boxes, Predictor
@@ -103,15 +105,16 @@ class CandidateDecoder:
         other.inside = {index: self.pixels_of(box) for index, box in room.items()}
         return other
 
-    def decode(self, index: int, boxes: Sequence[Box]) -> tuple[Candidates, np.ndarray]:
-        """Decode boxes in a slice, all in one batch.
-
-        :return: the candidates, and the masks before they are cut to the slice's own box, bool (N, rows, columns).
-        """
-        probabilities, iou = self._cache.prediction(self._predictor, self._stack.image(index), list(boxes))
-        cut = probabilities[(slice(None), *self.frame)] * self.inside[index]
-        score = _log_stability(cut) + _CONTRAST_WEIGHT / self._deviation * _contrast(cut > 0.5, self.images[index])
-        return Candidates(index, list(boxes), cut, iou, score), probabilities > 0.5
+    def decode(self, index: int, boxes: Sequence[Box]) -> Candidates:
+        """Decode boxes in a slice, all in one batch."""
+        image = self._stack.image(index)
+        probabilities, iou = self._cache.prediction(self._predictor, image, list(boxes), window=self.frame)
+        probabilities *= self.inside[index]
+        candidates = Candidates(index, list(boxes), probabilities, iou, np.zeros(len(boxes)))
+        for number, (probability, mask) in enumerate(zip(probabilities, candidates.masks, strict=True)):
+            contrast = _contrast(mask, self.images[index]) / self._deviation
+            candidates.score[number] = _log_stability(probability) + _CONTRAST_WEIGHT * contrast
+        return candidates
 
     def whole(self, mask: np.ndarray) -> np.ndarray:
         """Put a mask of the frame into its slice: bool (rows, columns)."""
@@ -119,24 +122,27 @@ class CandidateDecoder:
         slice_mask[self.frame] = mask
         return slice_mask
 
-    def box_around(self, mask: np.ndarray, index: int) -> Box | None:
-        """Find the box that prompts a slice with the mask of its neighbor: a little wider, inside of its own box.
+    def box_around(self, mask: np.ndarray, index: int, margin: float, *, cut: bool = False) -> Box | None:
+        """Find the box that prompts a slice with the mask of its neighbor, which may be a little larger.
 
-        :param mask: bool (h, w), cut to the frame.
+        :param mask: bool (h, w), in the frame.
+        :param margin: how much wider, in pixels of LiteMedSAM's input (256 along the longer side of the slice).
+        :param cut: keep the box inside of the slice's own one.
         """
-        mask = mask & self.inside[index]
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        if not rows.size:
+        edges = bounds(mask & self.inside[index] if cut else mask)
+        if edges is None:
             return None
-        limits = [np.flatnonzero(self.inside[index].any(axis=axis)) for axis in (0, 1)]
-        # One pixel of LiteMedSAM's input: the neighbor may be a little larger.
-        margin = max(self._stack.shape) / 256
-        (x0, x1), (y0, y1) = (
-            (max(found[0] - margin, limit[0]), min(found[-1] + 1 + margin, limit[-1] + 1))
-            for found, limit in zip((columns, rows), limits, strict=True)
-        )
+        rows, columns = self._stack.shape
         top, left = self.frame[0].start, self.frame[1].start
-        return Box(x0 + left, y0 + top, x1 + left, y1 + top)
+        own = bounds(self.inside[index]) if cut else None
+        limits = own or Box(-left, -top, columns - left, rows - top)
+        width = margin * max(rows, columns) / 256
+        return Box(
+            max(edges.x0 - width, limits.x0) + left,
+            max(edges.y0 - width, limits.y0) + top,
+            min(edges.x1 + width, limits.x1) + left,
+            min(edges.y1 + width, limits.y1) + top,
+        )
 
     def pixels_of(self, box: Box) -> np.ndarray:
         """Mark the pixels of a box in the frame: bool (h, w)."""
@@ -167,19 +173,25 @@ def smaller_boxes(box: Box) -> list[Box]:
 
 def dice(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Compute the Dice similarity coefficient of all masks (N, h, w) with all others (M, h, w): (N, M)."""
-    a, b = (each.reshape(len(each), -1).astype(np.float32) for each in (masks, others))
-    return 2 * (a @ b.T) / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1), 1)
+    # Counting pair by pair is faster than a product of matrices, as nothing has to be converted or kept.
+    shared = np.array([[np.count_nonzero(a & b) for b in others] for a in masks])
+    sizes = [np.array([np.count_nonzero(each) for each in of]) for of in (masks, others)]
+    return 2 * shared / np.maximum(sizes[0][:, None] + sizes[1], 1)
 
 
 def _frame(boxes: Sequence[Box], shape: tuple[int, int]) -> Frame:
     """Find the rows and columns that hold all boxes and the rim around them."""
     y0, y1 = min(box.y0 for box in boxes), max(box.y1 for box in boxes)
     x0, x1 = min(box.x0 for box in boxes), max(box.x1 for box in boxes)
-    (rows, columns), limits = _pixels(Box(x0, y0, x1, y1)), shape
-    return tuple(  # type: ignore[return-value]
-        slice(max(span.start - _RIM, 0), min(span.stop + _RIM, limit))
-        for span, limit in zip((rows, columns), limits, strict=True)
+    return _with_rim(_pixels(Box(x0, y0, x1, y1)), shape)
+
+
+def _with_rim(part: Frame, shape: tuple[int, ...]) -> Frame:
+    """Widen a part of an image of a shape (rows, columns) by a rim, as far as there is one."""
+    rows, columns = (
+        slice(max(span.start - _RIM, 0), min(span.stop + _RIM, limit)) for span, limit in zip(part, shape, strict=True)
     )
+    return rows, columns
 
 
 def _pixels(box: Box) -> tuple[slice, slice]:
@@ -187,20 +199,24 @@ def _pixels(box: Box) -> tuple[slice, slice]:
     return slice(int(box.y0), int(box.y1) + 1), slice(int(box.x0), int(box.x1) + 1)
 
 
-def _log_stability(probabilities: np.ndarray) -> np.ndarray:
-    """Score masks (N, h, w) by the logarithm of the share that is certain of all that is possible, (N,)."""
-    certain, possible = ((probabilities > level).sum(axis=(1, 2)) for level in (_HIGH, _LOW))
-    found = (probabilities > 0.5).any(axis=(1, 2))
-    return np.where(found, np.log((certain + 1) / (possible + 1)), _UNSTABLE)
+def _log_stability(probability: np.ndarray) -> float:
+    """Score a mask (h, w) by the logarithm of the share that is certain of all that is possible."""
+    certain, possible = (np.count_nonzero(probability > level) for level in (_HIGH, _LOW))
+    return math.log((certain + 1) / (possible + 1)) if (probability > 0.5).any() else _UNSTABLE
 
 
-def _contrast(masks: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Measure how the mean intensities inside and outside of an outline differ, for masks (N, h, w): (N,)."""
-    inner, outer = masks & grown(~masks, _RIM), ~masks & grown(masks, _RIM)
-    counts, sums = ([(rim * of).sum(axis=(1, 2), dtype=float) for rim in (inner, outer)] for of in (1, image))
-    (inner_count, outer_count), (inner_sum, outer_sum) = counts, sums
-    difference = np.abs(inner_sum / np.maximum(inner_count, 1) - outer_sum / np.maximum(outer_count, 1))
-    return np.where((inner_count > 0) & (outer_count > 0), difference, 0)
+def _contrast(mask: np.ndarray, image: np.ndarray) -> float:
+    """Measure how the mean intensities inside and outside of the outline of a mask (h, w) differ."""
+    edges = bounds(mask)
+    if edges is None:
+        return 0.0
+    # The outline's surroundings are all that counts, and less to work on.
+    part = _with_rim((slice(int(edges.y0), int(edges.y1)), slice(int(edges.x0), int(edges.x1))), mask.shape)
+    mask, image = mask[part], image[part]
+    inner, outer = mask & grown(~mask, _RIM), ~mask & grown(mask, _RIM)
+    if not inner.any() or not outer.any():
+        return 0.0
+    return abs(float(image[inner].mean()) - float(image[outer].mean()))
 
 
 def grown(masks: np.ndarray, steps: int) -> np.ndarray:

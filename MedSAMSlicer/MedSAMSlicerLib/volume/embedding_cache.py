@@ -14,6 +14,9 @@ import numpy as np
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 
+# Rows and columns of a slice.
+Window = tuple[slice, slice]
+
 # Probabilities below this are kept as 0.
 _LEAST = 0.01
 
@@ -40,8 +43,8 @@ class Encoder(Protocol):
 class Decoder(Encoder, Protocol):
     """A predictor, which turns embeddings and boxes into masks as well."""
 
-    def decode(self, embedding: Any, boxes: list[Box]) -> Any:
-        """Predict one mask per box: ``.probabilities`` (N, rows, columns) in [0, 1] and ``.iou`` (N,)."""
+    def decode(self, embedding: Any, boxes: list[Box], window: Window | None = None) -> Any:
+        """Predict one mask per box, whole or in a window: ``.probabilities`` (N, h, w) in [0, 1] and ``.iou`` (N,)."""
 
 
 class Packer(Encoder, Protocol):
@@ -96,25 +99,35 @@ class EmbeddingCache:
             self._embeddings.put(key, embedding)
         return embedding
 
-    def prediction(self, predictor: Decoder, image: np.ndarray, boxes: Sequence[Box]) -> tuple[np.ndarray, np.ndarray]:
+    def prediction(
+        self, predictor: Decoder, image: np.ndarray, boxes: Sequence[Box], window: Window | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the masks of boxes in a slice, decoding in one batch those that aren't there yet.
 
-        :return: probabilities, float32 (N, rows, columns), of half precision and 0 where they are below 0.01; and the
-            model's own estimate of each mask's IoU, float32 (N,).
+        :param window: rows and columns that are asked for, by default all.
+        :return: probabilities, float32 (N, h, w) in the window, of half precision and 0 where they are below 0.01; and
+            the model's own estimate of each mask's IoU, float32 (N,).
         """
+        rows, columns = image.shape[:2]
+        window = window or np.s_[0:rows, 0:columns]
         key = self.key(predictor, image)
-        found = {box: self._masks.get((key, box)) for box in boxes}
-        missing = [box for box, mask in found.items() if mask is None]
+        found = {box: mask for box in boxes if (mask := self._kept(key, box, window))}
+        missing = [box for box in dict.fromkeys(boxes) if box not in found]
         if missing:
-            decoded = predictor.decode(self.embedding(predictor, image), missing)
+            decoded = predictor.decode(self.embedding(predictor, image), missing, window)
             for box, probability, iou in zip(missing, decoded.probabilities, decoded.iou, strict=True):
-                found[box] = _Mask.of(probability, float(iou))
+                found[box] = _Mask.of(probability, float(iou), window)
                 self._masks.put((key, box), found[box])
         masks = [found[box] for box in boxes]
-        probabilities = np.zeros((len(masks), *image.shape[:2]), dtype=np.float32)
+        probabilities = np.zeros((len(masks), *(span.stop - span.start for span in window)), dtype=np.float32)
         for mask, probability in zip(masks, probabilities, strict=True):
-            probability[mask.place] = mask.probabilities
+            mask.write(probability, window)
         return probabilities, np.array([mask.iou for mask in masks], dtype=np.float32)
+
+    def _kept(self, key: bytes, box: Box, window: Window) -> _Mask | None:
+        """Return the mask that is kept of a box, if it was decoded in all of a window."""
+        mask = self._masks.get((key, box))
+        return mask if mask is not None and _holds(mask.window, window) else None
 
     def _stored(self, encoder: Packer, image: np.ndarray, key: bytes) -> Any:
         """Take an embedding from the disk, or encode it and put it there."""
@@ -141,24 +154,47 @@ class EmbeddingCache:
 
 @dataclass(frozen=True)
 class _Mask:
-    """The probabilities of a mask where they are not 0, float16, and its estimated IoU."""
+    """The probabilities of a mask where they are not 0, float16, and its estimated IoU.
 
-    place: tuple[slice, slice]
+    :param place: of the probabilities in the slice.
+    :param window: part of the slice that the mask was decoded in; beyond it nothing is known.
+    """
+
+    place: Window
     probabilities: np.ndarray
     iou: float
+    window: Window
 
     @classmethod
-    def of(cls, probability: np.ndarray, iou: float) -> _Mask:
+    def of(cls, probability: np.ndarray, iou: float, window: Window) -> _Mask:
+        """Keep a mask that was decoded in a window."""
         possible = probability >= _LEAST
         rows, columns = np.flatnonzero(possible.any(axis=1)), np.flatnonzero(possible.any(axis=0))
         if not rows.size:
-            return cls(np.s_[:0, :0], np.zeros((0, 0), dtype=np.float16), iou)
-        place = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        return cls(place, np.where(possible[place], probability[place], 0).astype(np.float16), iou)
+            return cls(np.s_[0:0, 0:0], np.zeros((0, 0), dtype=np.float16), iou, window)
+        part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        kept = np.where(possible[part], probability[part], 0).astype(np.float16)
+        top, left = window[0].start, window[1].start
+        place = np.s_[top + rows[0] : top + rows[-1] + 1, left + columns[0] : left + columns[-1] + 1]
+        return cls(place, kept, iou, window)
+
+    def write(self, probability: np.ndarray, window: Window) -> None:
+        """Put the probabilities of a window, which this mask was decoded in, into an array of zeros."""
+        source, target = [], []
+        for span, wanted in zip(self.place, window, strict=True):
+            first, stop = max(span.start, wanted.start), min(span.stop, wanted.stop)
+            source.append(slice(first - span.start, max(stop, first) - span.start))
+            target.append(slice(first - wanted.start, max(stop, first) - wanted.start))
+        probability[tuple(target)] = self.probabilities[tuple(source)]
 
     @property
     def nbytes(self) -> int:
         return self.probabilities.nbytes
+
+
+def _holds(window: Window, other: Window) -> bool:
+    """Return whether a window holds another one."""
+    return all(a.start <= b.start and b.stop <= a.stop for a, b in zip(window, other, strict=True))
 
 
 class _Kept:

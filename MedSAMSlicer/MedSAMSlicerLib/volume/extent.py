@@ -71,7 +71,7 @@ def follow(stack: SliceStack, key: KeySlice, predictor: Predictor, cache: Embedd
     else:
         assert key.box is not None
         box = key.box
-        candidates, _ = start.decode(key.index, [outline(box)])
+        candidates = start.decode(key.index, [outline(box)])
         probability = candidates.probabilities[0] * start.pixels_of(box)
         first = probability > 0.5
         certainty = soft_dice(probability, first)
@@ -108,7 +108,7 @@ def _next(decoder: CandidateDecoder, mask: np.ndarray, index: int, shape: tuple[
     # Not less than a pixel of LiteMedSAM's input, as the structure may be small.
     least = max(shape) / 256
     prompts = [_scaled(edges, part, least if part >= 0 else 0.0, shape) for part in _STEPS]
-    candidates, _ = decoder.decode(index, prompts)
+    candidates = decoder.decode(index, prompts)
     score = candidates.score + agreement(candidates.masks & _reach(mask), mask[None])[:, 0]
     return candidates, int(score.argmax())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,8 @@ _SMOOTHING = np.exp(-0.5 * (np.arange(-4, 5) / 1.5) ** 2)
 # Part of all voxels below which a bin says nothing, and the most that it may say, as a logarithm of odds.
 _FLOOR = 0.003
 _LIMIT = 2.0
+# The model is taken to be no surer than this.
+_LEAST = 0.01
 # A segment of fewer voxels has no histogram to speak of.
 _LEAST_VOXELS = 20
 _ROUNDS = 2
@@ -23,8 +26,7 @@ def intensity_odds(segment: np.ndarray, around: np.ndarray) -> Callable[[np.ndar
     :param segment: intensities inside, from 0 to 255, at least one.
     :param around: intensities of its surroundings.
     """
-    inside, outside = (_histogram(_bins(values)) + _FLOOR for values in (segment, around))
-    ratio = np.log(inside / outside)
+    ratio = _log_ratio(*(np.bincount(_bins(values), minlength=_BINS) for values in (segment, around)))
     return lambda intensities: ratio[_bins(intensities)]
 
 
@@ -35,28 +37,47 @@ def refine(probabilities: np.ndarray, images: np.ndarray, inside: np.ndarray) ->
     log ratio is added to the model's log odds (naive Bayes). So an outline moves to where the intensities change, and
     where they tell nothing it stays. It is the color model of GrabCut (Rother et al. 2004) without its graph cut.
 
-    :param probabilities: float (n, h, w) in [0, 1].
+    :param probabilities: float32 (n, h, w) in [0, 1].
     :param images: (n, h, w), intensities from 0 to 255.
     :param inside: bool (n, h, w), the box; nothing outside of it is looked at or added.
-    :return: the new probabilities, float (n, h, w), 0 outside of the box.
+    :return: the new probabilities, float32 (n, h, w), 0 outside of the box.
     """
-    clipped = np.clip(probabilities, 0.01, 0.99)
-    odds = np.log(clipped / (1 - clipped))
-    refined = np.where(inside, probabilities, 0)
+    refined = np.where(inside, probabilities, np.float32(0))
+    bins = _bins(images)
+    # Everywhere else the model is so sure that no intensity makes it a part of the segment.
+    open_places = np.flatnonzero(refined > _LEAST)
+    open_bins = bins.reshape(-1)[open_places]
+    known = np.clip(refined.reshape(-1)[open_places], _LEAST, 1 - _LEAST)
+    odds = np.log(known / (1 - known))
+    everything = np.bincount(bins[inside], minlength=_BINS)
+    segment = known > 0.5
+    ratio = None
     for _ in range(_ROUNDS):
-        segment = refined > 0.5
-        around = inside & ~segment
-        if segment.sum() < _LEAST_VOXELS or around.sum() < _LEAST_VOXELS:
+        within = np.bincount(open_bins[segment], minlength=_BINS)
+        around = everything - within
+        if within.sum() < _LEAST_VOXELS or around.sum() < _LEAST_VOXELS:
             break
-        ratio = np.clip(intensity_odds(images[segment], images[around])(images), -_LIMIT, _LIMIT)
-        refined = np.where(inside, 1 / (1 + np.exp(-odds - ratio)), 0)
+        ratio = np.clip(_log_ratio(within, around), -_LIMIT, _LIMIT).astype(np.float32)
+        weighed = odds + ratio[open_bins]
+        segment = weighed > 0
+    if ratio is not None:
+        refined = _probability(np.float32(math.log(_LEAST / (1 - _LEAST))) + ratio)[bins] * inside
+        refined.reshape(-1)[open_places] = _probability(weighed)
     return refined
 
 
 def _bins(intensities: np.ndarray) -> np.ndarray:
-    return np.minimum(intensities * np.float32(_BINS / 256), _BINS - 1).astype(np.intp)
+    if intensities.dtype == np.uint8:
+        return intensities // np.uint8(256 // _BINS)
+    return np.minimum(intensities * np.float32(_BINS / 256), _BINS - 1).astype(np.uint8)
 
 
-def _histogram(bins: np.ndarray) -> np.ndarray:
-    counts = np.convolve(np.bincount(bins, minlength=_BINS), _SMOOTHING, mode="same")
-    return counts / max(counts.sum(), 1)
+def _log_ratio(segment: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Compare two histograms: the logarithm of odds of every bin, (32,)."""
+    inside, outside = (np.convolve(counts, _SMOOTHING, mode="same") for counts in (segment, around))
+    shares = [smoothed / max(smoothed.sum(), 1) + _FLOOR for smoothed in (inside, outside)]
+    return np.log(shares[0] / shares[1])
+
+
+def _probability(odds: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-odds))

@@ -26,6 +26,8 @@ from MedSAMSlicerLib.volume.viterbi import agreement, best_path
 # What masks have in advance: the official one, as it follows from its neighbor, that of the smoothed box, as it follows
 # from all slices, and those that follow from key slices. Testing/Benchmarks/README.md tells how they were chosen.
 _OFFICIAL_BONUS, _TRACK_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0.3
+# How much wider than a mask the boxes are that prompt its neighbor, in pixels of LiteMedSAM's input.
+_OFFICIAL_MARGIN, _NARROW_MARGIN = 3, 1
 
 Keys = Mapping[int, KeySlice]
 
@@ -36,8 +38,8 @@ def propagate_path(
     """Segment every slice from several boxes and choose the masks that agree with their neighbors best.
 
     The candidates of a slice are the masks of its own box, of the four corners and the center of this box, of the box
-    around the neighbor's mask as in `propagation.propagate_reference`, of a narrower one, and at last of the boxes that
-    were found, smoothed across the slices. The chosen masks are refined by their intensities (see
+    around the neighbor's mask as wide as in `propagation.propagate_reference`, of a narrower one, and at last of the
+    boxes that were found, smoothed across the slices. The chosen masks are refined by their intensities (see
     `intensity_model.refine`) and stay inside of the boxes. The model's own estimate of a mask's quality is not used, so
     that this works for models with an untrained IoU head as well.
 
@@ -60,12 +62,12 @@ def propagate_path(
     boxes = boxes or room
     decoder = CandidateDecoder(stack, boxes, predictor, cache, room=room)
     found: dict[int, Candidates] = {}
-    for index, candidates, choice in _walk(decoder, boxes, predictor):
+    for index, candidates, choice in _walk(decoder, boxes):
         found[index] = candidates
         yield _provisional(decoder, candidates, choice)
     results = _solve(decoder, found, keys={})
     for index, box in smoothed_boxes(results).items():
-        found[index] += decoder.decode(index, [box])[0].better_by(_TRACK_BONUS)
+        found[index] += decoder.decode(index, [box]).better_by(_TRACK_BONUS)
     results = _solve(decoder, found, keys={})
     yield from _corrected(decoder.within(room), room, found, results, keys) if keys else results
 
@@ -83,7 +85,7 @@ def _corrected(
     stops = sorted({min(room), *keys, max(room)})
     for first, last in itertools.pairwise(stops) if len(stops) > 1 else [(stops[0], stops[0])]:
         section = {
-            index: found.get(index) or decoder.decode(index, smaller_boxes(outline(room[index])))[0]
+            index: found.get(index) or decoder.decode(index, smaller_boxes(outline(room[index])))
             for index in range(first, last + 1)
         }
         # Only these: also an empty mask, which gives no box, keeps off what lies beyond it.
@@ -94,7 +96,7 @@ def _corrected(
             if index in keys:
                 section[index] = fixed[index]
             elif prompts:
-                section[index] += decoder.decode(index, prompts)[0].better_by(_CORRECTION_BONUS)
+                section[index] += decoder.decode(index, prompts).better_by(_CORRECTION_BONUS)
         solved = _solve(decoder, section, keys)
         # A key slice ends one section and begins the next.
         yield from solved if last == stops[-1] else solved[:-1]
@@ -133,7 +135,7 @@ def _edges(key: KeySlice) -> Box | None:
     return bounds(key.mask)
 
 
-def _walk(decoder: CandidateDecoder, boxes: Boxes, predictor: Predictor) -> Iterator[tuple[int, Candidates, int]]:
+def _walk(decoder: CandidateDecoder, boxes: Boxes) -> Iterator[tuple[int, Candidates, int]]:
     """Decode all slices from the middle outward: slice index, candidates, and which agrees best with the neighbor."""
     official: dict[int, np.ndarray] = {}
     narrow: dict[int, np.ndarray] = {}
@@ -143,16 +145,16 @@ def _walk(decoder: CandidateDecoder, boxes: Boxes, predictor: Predictor) -> Iter
         follows = {"official": 0, "narrow": 0}
         if neighbor is not None:
             around = {
-                "official": predictor.box_around(official[neighbor]),
-                "narrow": decoder.box_around(narrow[neighbor], index),
+                "official": decoder.box_around(official[neighbor], index, _OFFICIAL_MARGIN),
+                "narrow": decoder.box_around(narrow[neighbor], index, _NARROW_MARGIN, cut=True),
             }
             for name, box in around.items():
                 if box is not None:
                     follows[name] = len(prompts)
                     prompts.append(box)
-        candidates, uncut = decoder.decode(index, prompts)
+        candidates = decoder.decode(index, prompts)
         candidates.score[follows["official"]] += _OFFICIAL_BONUS
-        official[index], narrow[index] = uncut[follows["official"]], candidates.masks[follows["narrow"]]
+        official[index], narrow[index] = (candidates.masks[follows[name]] for name in ("official", "narrow"))
         score = candidates.score
         if neighbor is not None:
             score = score + agreement(candidates.masks, chosen[neighbor][None])[:, 0]
@@ -174,7 +176,7 @@ def _fixed(decoder: CandidateDecoder, key: KeySlice) -> Candidates:
         box = bounds(key.mask) or Box(0, 0, 0, 0)
         return Candidates(key.index, [box], probabilities, np.ones(1, dtype=np.float32), np.zeros(1))
     assert key.box is not None
-    candidates, _ = decoder.decode(key.index, [outline(key.box)])
+    candidates = decoder.decode(key.index, [outline(key.box)])
     inside = decoder.pixels_of(key.box)
     refined = refine(candidates.probabilities, decoder.images[key.index][None], inside[None])
     return Candidates(key.index, [key.box], refined, candidates.iou, np.zeros(1))

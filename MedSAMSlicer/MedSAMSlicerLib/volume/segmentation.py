@@ -82,7 +82,7 @@ def _check(stack: SliceStack, boxes: Boxes, keys: Sequence[KeySlice], propagatio
 def _glimpse(stack: SliceStack, index: int, box: Box, predictor: Predictor, cache: EmbeddingCache) -> SliceMask:
     """Segment one slice from its box, in the time of one decoding."""
     decoder = CandidateDecoder(stack, {index: box}, predictor, cache)
-    candidates, _ = decoder.decode(index, [outline(box)])
+    candidates = decoder.decode(index, [outline(box)])
     mask = candidates.masks[0]
     confidence = soft_dice(candidates.probabilities[0], mask)
     return SliceMask(index, decoder.whole(mask), candidates.boxes[0], float(candidates.iou[0]), confidence, final=False)

@@ -23,8 +23,8 @@ class Predictor(Protocol):
     def encode(self, image: np.ndarray) -> Any:
         """Embed a slice, uint8 (rows, columns) or (rows, columns, 3)."""
 
-    def decode(self, embedding: Any, boxes: list[Box]) -> Any:
-        """Predict one mask per box: ``.probabilities`` (N, rows, columns) in [0, 1] and ``.iou`` (N,)."""
+    def decode(self, embedding: Any, boxes: list[Box], window: tuple[slice, slice] | None = None) -> Any:
+        """Predict one mask per box, whole or in a window: ``.probabilities`` (N, h, w) in [0, 1] and ``.iou`` (N,)."""
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         """Find the box with which a mask prompts its neighbor; None for an empty mask."""
