@@ -292,10 +292,12 @@ def test_embeddings_are_kept_on_disk_only_if_the_user_wants_it(gui, user, predic
     # A later Slicer on this computer encodes nothing.
     user.widget.cleanup()
     predictor.encoded.clear()
-    gui.load_module(MODULE_FILE)
+    logic = gui.load_module(MODULE_FILE).MedSAMSlicerLogic
+    monkeypatch.setattr(logic, "loadPredictor", lambda self, model=None, device=None: predictor)
     user.widget = gui.open_module("MedSAMSlicer")
     assert user.ui.diskCacheCheckBox.checked
     user.segment()
+    assert user.segments
     assert predictor.encoded == []
     user.press("clearCacheButton")
     assert list(disk_cache.iterdir()) == []
