@@ -30,6 +30,7 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.store.catalog import ArchiveMember, weights_named
 from MedSAMSlicerLib.store.download import download
 from MedSAMSlicerLib.store.weights import WeightsStore
+from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.stack import SliceStack
@@ -43,6 +44,7 @@ class Timed:
 
     def __init__(self, predictor: Any) -> None:
         self.predictor, self.key, self.box_around = predictor, predictor.key, predictor.box_around
+        self.pack, self.unpack = predictor.pack, predictor.unpack
         self.encoding, self.decoding, self.encoded, self.decoded = 0.0, 0.0, 0, 0
 
     def encode(self, image: np.ndarray) -> Any:
@@ -168,6 +170,19 @@ def whole_roi(predictor: Any, count: int) -> None:
     key = KeySlice(K, bench.middle, Box(x0, y0, bench.last[0], bench.last[1]))
     corrected = Structure(structure.name, bench.structure(4).corners, key_slices=(key,), segment_id=segment_id)
     told("key-slice correction", bench.run([corrected]), whole)
+    reopened(bench, structure, whole)
+
+
+def reopened(bench: Bench, structure: Structure, whole: float) -> None:
+    """Time the first box of a case that another Slicer has segmented before, its embeddings being on disk."""
+    with TemporaryDirectory() as folder:
+        cache = bench.session.cache
+        cache.store = EmbeddingStore(Path(folder))
+        cache.clear()
+        bench.run([structure])
+        cache.clear()
+        told("reopened, embeddings on disk", bench.run([structure]), whole)
+        cache.store = None
 
 
 def several(predictor: Any, count: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # What compiled models use on the CPU; PyTorch has no public name for it, and builds without oneDNN none at all.
-_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
 # Rows of a map that are computed at a time on the CPU: a strip of LiteMedSAM's widest map, 256 channels, takes 8 MiB.
 STRIP = 32
