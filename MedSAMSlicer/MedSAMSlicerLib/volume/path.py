@@ -1,15 +1,15 @@
 """The best path through the slices: several candidates in every slice, and the choice that holds together.
 
 The box of a 3-D ROI fits the structure in some slices and is too large in the others, where the model then segments
-whatever fills it. A mask carried from slice to slice carries its errors along. So every slice is decoded from boxes
-around its neighbor's masks, and wherever it may help from its own box and from smaller boxes inside of it; the masks
-are chosen for the whole stack at once: each should be stable and well set off, and neighbors should overlap.
+whatever fills it. A mask carried from slice to slice carries its errors along. So every slice is decoded from its
+box, from smaller boxes inside of it, and from boxes around its neighbor's masks, in one batch on one embedding; the
+masks are chosen for the whole stack at once: each should be stable and well set off, and neighbors should overlap.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -27,11 +27,6 @@ from MedSAMSlicerLib.volume.viterbi import agreement, best_path
 # from all slices, and those that follow from key slices. Testing/Benchmarks/README.md tells how they were chosen.
 _OFFICIAL_BONUS, _TRACK_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0.3
 
-# One slice of so many is decoded from its own box and parts of it in any case.
-_SAMPLED = 3
-# They are better there only if their mask is another one: by its Dice with what followed from the neighbor.
-_OTHER = 0.9
-
 Keys = Mapping[int, KeySlice]
 
 
@@ -40,13 +35,11 @@ def propagate_path(
 ) -> Iterator[SliceMask]:
     """Segment every slice from several boxes and choose the masks that agree with their neighbors best.
 
-    The candidates of a slice are the masks of the box around the neighbor's mask as wide as in
-    `propagation.propagate_reference`, of a narrower one, and at last of the boxes that were found, smoothed across the
-    slices. Every third slice also has those of its own box and of the four corners and the center of this box; where
-    they are better than what followed from the neighbors, the slices beside them get theirs as well, and so on. The
-    chosen masks are refined by their intensities (see `intensity_model.refine`) and stay inside of the boxes. The
-    model's own estimate of a mask's quality is not used, so that this works for models with an untrained IoU head as
-    well.
+    The candidates of a slice are the masks of its own box, of the four corners and the center of this box, of the box
+    around the neighbor's mask as wide as in `propagation.propagate_reference`, of a narrower one, and at last of the
+    boxes that were found, smoothed across the slices. The chosen masks are refined by their intensities (see
+    `intensity_model.refine`) and stay inside of the boxes. The model's own estimate of a mask's quality is not used, so
+    that this works for models with an untrained IoU head as well.
 
     Goes from the middle slice outward and yields the mask that agrees best with the neighbor's, which is not final;
     then yields all slices again, in order, with their final masks.
@@ -67,11 +60,9 @@ def propagate_path(
     boxes = boxes or room
     decoder = CandidateDecoder(stack, boxes, predictor, cache, room=room)
     found: dict[int, Candidates] = {}
-    following: dict[int, int] = {}
-    for candidates, choice, count in _walk(decoder, boxes):
-        found[candidates.index], following[candidates.index] = candidates, count
+    for index, candidates, choice in _walk(decoder, boxes):
+        found[index] = candidates
         yield _provisional(decoder, candidates, choice)
-    _look_closer(decoder, boxes, found, following)
     results = _solve(decoder, found, keys={})
     for index, box in smoothed_boxes(results).items():
         found[index] += decoder.decode(index, [box]).better_by(_TRACK_BONUS)
@@ -142,76 +133,32 @@ def _edges(key: KeySlice) -> Box | None:
     return bounds(key.mask)
 
 
-def _walk(decoder: CandidateDecoder, boxes: Boxes) -> Iterator[tuple[Candidates, int, int]]:
-    """Decode all slices from the middle outward.
-
-    :return: candidates, which agrees best with the neighbor, and how many of them, the first ones, follow from it. The
-        slice's own box stands in where nothing follows.
-    """
+def _walk(decoder: CandidateDecoder, boxes: Boxes) -> Iterator[tuple[int, Candidates, int]]:
+    """Decode all slices from the middle outward: slice index, candidates, and which agrees best with the neighbor."""
     official: dict[int, np.ndarray] = {}
     narrow: dict[int, np.ndarray] = {}
     chosen: dict[int, np.ndarray] = {}
     for index, neighbor in middle_out(boxes):
-        own = outline(boxes[index])
-        follows = [own, own]
+        prompts = smaller_boxes(outline(boxes[index]))
+        follows = {"official": 0, "narrow": 0}
         if neighbor is not None:
-            follows[0] = decoder.official_box_around(official[neighbor]) or own
-            follows[1] = decoder.box_around(narrow[neighbor], index) or own
-        prompts = list(dict.fromkeys(follows))
-        count = len(prompts)
-        if _is_sampled(index, boxes):
-            prompts += _own_boxes(boxes[index], prompts)
+            around = {
+                "official": decoder.official_box_around(official[neighbor]),
+                "narrow": decoder.box_around(narrow[neighbor], index),
+            }
+            for name, box in around.items():
+                if box is not None:
+                    follows[name] = len(prompts)
+                    prompts.append(box)
         candidates = decoder.decode(index, prompts)
-        places = [prompts.index(box) for box in follows]
-        candidates.score[places[0]] += _OFFICIAL_BONUS
-        official[index], narrow[index] = candidates.masks[places]
+        candidates.score[follows["official"]] += _OFFICIAL_BONUS
+        official[index], narrow[index] = (candidates.masks[follows[name]] for name in ("official", "narrow"))
         score = candidates.score
         if neighbor is not None:
             score = score + agreement(candidates.masks, chosen[neighbor][None])[:, 0]
         choice = int(score.argmax())
         chosen[index] = candidates.masks[choice]
-        yield candidates, choice, count
-
-
-def _is_sampled(index: int, boxes: Boxes) -> bool:
-    middle, _ = next(middle_out(boxes))
-    return (index - middle) % _SAMPLED == 0
-
-
-def _own_boxes(box: Box, decoded: Sequence[Box]) -> list[Box]:
-    """List a slice's own box and its parts, but for those that were decoded already."""
-    return [each for each in smaller_boxes(outline(box)) if each not in decoded]
-
-
-def _look_closer(
-    decoder: CandidateDecoder, boxes: Boxes, found: dict[int, Candidates], following: Mapping[int, int]
-) -> None:
-    """Decode the own boxes of further slices, beside those in which these are better than what followed from the
-    neighbor, until there are no more.
-
-    :param found: slice index -> candidates, which are added to.
-    :param following: how many of them, the first ones, follow from the neighbor.
-    """
-    looked = {index for index in found if _is_sampled(index, boxes)}
-    while True:
-        order = sorted(looked)
-        choices, _ = best_path([found[index] for index in order])
-        won = [
-            index
-            for index, choice in zip(order, choices, strict=True)
-            if choice >= following[index] and _is_other(found[index].masks, choice, following[index])
-        ]
-        beside = {index + step for index in won for step in (-1, 1)} & found.keys() - looked
-        if not beside:
-            return
-        for index in beside:
-            found[index] += decoder.decode(index, _own_boxes(boxes[index], found[index].boxes))
-        looked |= beside
-
-
-def _is_other(masks: np.ndarray, choice: int, count: int) -> bool:
-    """Return whether a mask of a slice differs from the first ones of it."""
-    return bool((dice(masks[choice][None], masks[:count]) < _OTHER).all())
+        yield index, candidates, choice
 
 
 def _provisional(decoder: CandidateDecoder, candidates: Candidates, choice: int) -> SliceMask:
