@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from box_predictor import Scripted, numbered_stack
+from MedSAMSlicerLib.inference.recipes import RECIPES
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, outline, smaller_boxes
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
@@ -164,20 +165,37 @@ def test_the_box_around_a_mask_is_a_little_wider_but_if_wanted_not_than_the_slic
     decoder = a_decoder(GRAY, [], boxes)
     mask = (probability_of(ORGAN) > 0)[decoder.frame]
     margin = COLUMNS / 256
-    wider = Box(12 - margin, 10 - margin, 24 + margin, 20 + margin)
-    assert decoder.box_around(mask, 0, 1, cut=True) == decoder.box_around(mask, 1, 1) == wider
-    assert decoder.box_around(mask, 1, 1, cut=True) == Box(12, 10 - margin, 24 + margin, 20)
-    # The slice ends.
-    assert decoder.box_around(mask, 1, 1000) == Box(0, 0, COLUMNS, ROWS)
+    assert decoder.box_around(mask, 0) == Box(12 - margin, 10 - margin, 24 + margin, 20 + margin)
+    assert decoder.box_around(mask, 1) == Box(12, 10 - margin, 24 + margin, 20)
 
 
 def test_there_is_no_box_around_an_empty_mask_or_one_outside_of_the_slices_own_box():
     boxes = {0: ROI, 1: Box(6, 5, 10, 9), 2: ROI}
     decoder = a_decoder(GRAY, [], boxes)
     mask = (probability_of(ORGAN) > 0)[decoder.frame]
-    assert decoder.box_around(mask, 1, 1, cut=True) is None
-    assert decoder.box_around(mask, 1, 1) is not None
-    assert decoder.box_around(np.zeros_like(mask), 0, 1) is None
+    assert decoder.box_around(mask, 1) is None
+    assert decoder.box_around(np.zeros_like(mask), 0) is None
+
+
+@pytest.mark.parametrize("shape", [(32, 40), (101, 122), (256, 256), (404, 488), (512, 512), (600, 300)])
+def test_the_official_box_around_a_mask_is_that_of_the_official_script(shape):
+    rows, columns = shape
+    recipe = RECIPES["lite"](256)
+    stack = numbered_stack(np.zeros((1, rows, columns)))
+    boxes = {0: Box(columns // 8, rows // 8, columns - columns // 8, rows - 1)}
+    decoder = CandidateDecoder(stack, boxes, Scripted(lambda *_: None), EmbeddingCache())
+    random = np.random.default_rng(7)
+    for _ in range(20):
+        x, y = (
+            np.sort(random.choice(np.arange(side // 8 + 1, side - side // 8), 2, replace=False)) for side in shape[::-1]
+        )
+        mask = np.zeros(shape, dtype=bool)
+        mask[y[0] : y[1] + 1, x[0] : x[1] + 1] = True
+        ours, theirs = decoder.official_box_around(mask[decoder.frame]), recipe.box_around(mask)
+        scaled = recipe.scale_boxes([ours, theirs], shape)
+        # Where a pixel of the model is cut in half, rounding may differ.
+        assert (scaled[0] - scaled[1]).abs().max() <= 1
+    assert decoder.official_box_around(np.zeros(shape, dtype=bool)[decoder.frame]) is None
 
 
 def test_sets_of_one_slice_are_joined_and_made_better_in_order():

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.box_track import bounds
+from MedSAMSlicerLib.volume.box_track import bounds, sides_of
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Boxes, Predictor
@@ -98,6 +98,8 @@ class CandidateDecoder:
             held = np.concatenate([self.images[index][self.inside[index]] for index in boxes])
             deviation = max(float(held.std()), 1.0)
         self._deviation = deviation
+        # A pixel of LiteMedSAM's input.
+        self._model_pixel = max(stack.shape) / 256
 
     def within(self, room: Boxes) -> CandidateDecoder:
         """Return a decoder of the same frame and contrast for other boxes, of the room that this one was made with."""
@@ -122,27 +124,42 @@ class CandidateDecoder:
         slice_mask[self.frame] = mask
         return slice_mask
 
-    def box_around(self, mask: np.ndarray, index: int, margin: float, *, cut: bool = False) -> Box | None:
-        """Find the box that prompts a slice with the mask of its neighbor, which may be a little larger.
+    def box_around(self, mask: np.ndarray, index: int) -> Box | None:
+        """Find the box that prompts a slice with the mask of its neighbor: a little wider, inside of its own box.
 
-        :param mask: bool (h, w), in the frame.
-        :param margin: how much wider, in pixels of LiteMedSAM's input (256 along the longer side of the slice).
-        :param cut: keep the box inside of the slice's own one.
+        :param mask: bool (h, w), cut to the frame.
         """
-        edges = bounds(mask & self.inside[index] if cut else mask)
+        edges, limits = bounds(mask & self.inside[index]), bounds(self.inside[index])
+        if edges is None or limits is None:
+            return None
+        # The neighbor may be a little larger.
+        margin = self._model_pixel
+        top, left = self.frame[0].start, self.frame[1].start
+        return Box(
+            max(edges.x0 - margin, limits.x0) + left,
+            max(edges.y0 - margin, limits.y0) + top,
+            min(edges.x1 + margin, limits.x1) + left,
+            min(edges.y1 + margin, limits.y1) + top,
+        )
+
+    def official_box_around(self, mask: np.ndarray) -> Box | None:
+        """Find the box that prompts a neighbor as in LiteMedSAM's script (``get_bbox256``), wherever it reaches.
+
+        It ends 3 pixels of the model's input beyond a mask's first and last one. `Predictor.box_around` is exact, but
+        resizes a whole slice, which takes as long as decoding.
+
+        :param mask: bool (h, w), cut to the frame.
+        """
+        edges = bounds(mask)
         if edges is None:
             return None
         rows, columns = self._stack.shape
         top, left = self.frame[0].start, self.frame[1].start
-        own = bounds(self.inside[index]) if cut else None
-        limits = own or Box(-left, -top, columns - left, rows - top)
-        width = margin * max(rows, columns) / 256
-        return Box(
-            max(edges.x0 - width, limits.x0) + left,
-            max(edges.y0 - width, limits.y0) + top,
-            min(edges.x1 + width, limits.x1) + left,
-            min(edges.y1 + width, limits.y1) + top,
-        )
+        sides = sides_of(edges) + np.array([left, top, left, top])
+        pixels = np.round(sides / self._model_pixel) + np.array([-3, -3, 2, 2])
+        # In the middle of a pixel, as the decimals are dropped.
+        prompt = (np.clip(pixels, 0, 256) + 0.5) * self._model_pixel
+        return Box(*np.minimum(prompt, [columns, rows, columns, rows]).tolist())
 
     def pixels_of(self, box: Box) -> np.ndarray:
         """Mark the pixels of a box in the frame: bool (h, w)."""

@@ -26,8 +26,6 @@ from MedSAMSlicerLib.volume.viterbi import agreement, best_path
 # What masks have in advance: the official one, as it follows from its neighbor, that of the smoothed box, as it follows
 # from all slices, and those that follow from key slices. Testing/Benchmarks/README.md tells how they were chosen.
 _OFFICIAL_BONUS, _TRACK_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0.3
-# How much wider than a mask the boxes are that prompt its neighbor, in pixels of LiteMedSAM's input.
-_OFFICIAL_MARGIN, _NARROW_MARGIN = 3, 1
 
 Keys = Mapping[int, KeySlice]
 
@@ -145,8 +143,8 @@ def _walk(decoder: CandidateDecoder, boxes: Boxes) -> Iterator[tuple[int, Candid
         follows = {"official": 0, "narrow": 0}
         if neighbor is not None:
             around = {
-                "official": decoder.box_around(official[neighbor], index, _OFFICIAL_MARGIN),
-                "narrow": decoder.box_around(narrow[neighbor], index, _NARROW_MARGIN, cut=True),
+                "official": decoder.official_box_around(official[neighbor]),
+                "narrow": decoder.box_around(narrow[neighbor], index),
             }
             for name, box in around.items():
                 if box is not None:
