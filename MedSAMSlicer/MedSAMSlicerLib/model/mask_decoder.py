@@ -57,18 +57,24 @@ class MaskDecoder(nn.Module):
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
         image_tokens = (embeddings + dense).flatten(2).transpose(1, 2)
-        tokens, image_tokens = self.transformer(image_tokens, image_pe.flatten(2).transpose(1, 2), tokens)
+        tokens, parts = self.transformer(image_tokens, image_pe.flatten(2).transpose(1, 2), tokens)
 
-        rows, columns = window or (slice(None), slice(None))
-        features = image_tokens.unflatten(1, size)[:, rows, columns]
-        height, width = features.shape[1:3]
-        # Pixel by pixel, the four quarters of every pixel one after the other: (N, h * w * 16, C).
-        features = self.output_upscaling(features.flatten(1, 2))
         masks = range(1, len(self.output_hypernetworks_mlps)) if multimask else range(1)
         weights = torch.stack([self.output_hypernetworks_mlps[mask](tokens[:, 1 + mask]) for mask in masks], dim=1)
+        rows, columns = window or (slice(None), slice(None))
+        drawn = [
+            self._draw(part.unflatten(1, size)[:, rows, columns], weight)
+            for part, weight in zip(parts, weights.chunk(len(parts)), strict=True)
+        ]
+        return torch.cat(drawn), self.iou_prediction_head(tokens[:, 0])[:, masks.start : masks.stop]
+
+    def _draw(self, image_tokens: Tensor, weights: Tensor) -> Tensor:
+        """Enlarge image tokens (n, h, w, C) and weigh their channels by (n, M, C / 8): logits (n, M, 4 * h, 4 * w)."""
+        _, height, width, _ = image_tokens.shape
+        # Pixel by pixel, the four quarters of every pixel one after the other: (n, h * w * 16, C / 8).
+        features = self.output_upscaling(image_tokens.flatten(1, 2))
         logits = (weights @ features.transpose(1, 2)).unflatten(2, (height, width, 2, 2, 2, 2))
-        logits = logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*logits.shape[:2], 4 * height, 4 * width)
-        return logits, self.iou_prediction_head(tokens[:, 0])[:, masks.start : masks.stop]
+        return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*logits.shape[:2], 4 * height, 4 * width)
 
 
 class Doubling(nn.ConvTranspose2d):

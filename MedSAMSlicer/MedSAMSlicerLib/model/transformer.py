@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,8 +14,9 @@ from MedSAMSlicerLib.model.layers import Linear, MLPBlock, products
 class TwoWayTransformer(nn.Module):
     """Refine prompt tokens (queries) and image tokens (keys) together.
 
-    Reference: facebookresearch/segment-anything, modeling/transformer.py. Image tokens may come with a batch of 1 that
-    all prompts share: they take the prompts' batch size only where the results differ.
+    Reference: facebookresearch/segment-anything, modeling/transformer.py. Image tokens go in parts, with some of the
+    prompts each: on a GPU, and for training, there is one part. On a CPU under inference mode every prompt has its own,
+    as the image tokens of several, 4 MiB each at every step, outgrow its cache.
     """
 
     def __init__(self, depth: int, embedding_dim: int, num_heads: int, mlp_dim: int) -> None:
@@ -25,18 +28,26 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = TokenToImageAttention(embedding_dim, num_heads, downsample_rate=2)
         self.norm_final_attn = nn.LayerNorm(embedding_dim)
 
-    def forward(self, image_tokens: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the refined prompt tokens (N, T, C) and image tokens (N, hw, C).
+    def forward(self, image_tokens: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the refined prompt tokens (N, T, C), and the image tokens of all prompts in parts (n, hw, C).
 
-        :param image_tokens: (1, hw, C) or (N, hw, C).
+        :param image_tokens: (N, hw, C), or (1, hw, C) that all prompts share.
         :param image_pe: their positional encoding, (1, hw, C).
         :param tokens: (N, T, C).
         """
-        queries, keys = tokens, image_tokens
+        alone = tokens.device.type == "cpu" and torch.is_inference_mode_enabled()
+        parts = len(tokens) if alone else 1
+        queries, keys, asked = tokens, _parts(image_tokens, parts), _parts(image_tokens + image_pe, parts)
         for layer in self.layers:
-            queries, keys = layer(queries, keys, tokens, image_pe)
-        attention = self.final_attn_token_to_image(queries + tokens, keys + image_pe, keys)
+            queries, keys = layer(queries, keys, tokens, asked)
+            asked = [part + image_pe for part in keys]
+        attention = self.final_attn_token_to_image(queries + tokens, asked, keys)
         return self.norm_final_attn(queries + attention), keys
+
+
+def _parts(image_tokens: Tensor, number: int) -> list[Tensor]:
+    """Part the image tokens of N prompts, or share those that all have, (1, hw, C)."""
+    return [image_tokens] * number if len(image_tokens) == 1 else list(image_tokens.chunk(number))
 
 
 class TwoWayAttentionBlock(nn.Module):
@@ -57,18 +68,23 @@ class TwoWayAttentionBlock(nn.Module):
         self.cross_attn_image_to_token = ImageToTokenAttention(embedding_dim, num_heads, downsample_rate=2)
         self.skip_first_layer_pe = skip_first_layer_pe
 
-    def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
-        """Return new queries (N, T, C) and keys (N, hw, C)."""
+    def forward(
+        self, queries: Tensor, keys: list[Tensor], query_pe: Tensor, asked: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return new queries (N, T, C) and keys, parts (n, hw, C).
+
+        :param keys: parts (n or 1, hw, C).
+        :param asked: the same with their positional encoding.
+        """
         if self.skip_first_layer_pe:
             queries = self.norm1(self.self_attn(queries, queries, queries))
         else:
             q = queries + query_pe
             queries = self.norm1(queries + self.self_attn(q, q, queries))
-        k = keys + key_pe
-        queries = self.norm2(queries + self.cross_attn_token_to_image(queries + query_pe, k, keys))
+        queries = self.norm2(queries + self.cross_attn_token_to_image(queries + query_pe, asked, keys))
         queries = self.norm3(queries + self.mlp(queries))
-        keys = self.norm4(self.cross_attn_image_to_token(k, queries + query_pe, queries).add_(keys))
-        return queries, keys
+        attention = self.cross_attn_image_to_token(asked, queries + query_pe, queries)
+        return queries, [self.norm4(seen.add_(part)) for seen, part in zip(attention, keys, strict=True)]
 
 
 class Attention(nn.Module):
@@ -111,11 +127,16 @@ class Attention(nn.Module):
 class TokenToImageAttention(Attention):
     """Attend from a few tokens to many."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from q (N, T, C) to k and v (N or 1, S, C): (N, T, C)."""
+    def forward(self, q: Tensor, k: list[Tensor], v: list[Tensor]) -> Tensor:  # type: ignore[override]
+        """Attend from q (N, T, C) to k and v, parts (n or 1, S, C): (N, T, C)."""
         # The keys' bias adds the same to all logits of a query, which changes nothing.
-        logits = products(self._outward(self.q_proj(q) * self._scale, self.k_proj.weight), k.transpose(1, 2))
-        mixed = products(logits.softmax(dim=2), v).unflatten(1, (q.shape[1], -1))
+        queries = self._outward(self.q_proj(q) * self._scale, self.k_proj.weight).chunk(len(k))
+        mixed = torch.cat(
+            [
+                products(products(asking, keys.transpose(1, 2)).softmax(dim=2), values)
+                for asking, keys, values in zip(queries, k, v, strict=True)
+            ]
+        ).unflatten(1, (q.shape[1], -1))
         values = torch.einsum("nthc,chd->nthd", mixed, self._heads(self.v_proj.weight.t())).flatten(2)
         # Weights that sum up to 1 leave the values' bias as it is.
         return self.out_proj(values + self.v_proj.bias)
@@ -124,11 +145,14 @@ class TokenToImageAttention(Attention):
 class ImageToTokenAttention(Attention):
     """Attend from many tokens to a few."""
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend from q (N or 1, S, C) to k and v (N, T, C): (N, S, C)."""
-        keys = self.k_proj(k) * self._scale
-        logits = products(self._outward(keys, self.q_proj.weight), q.transpose(1, 2))
-        logits = logits.add_(self._outward(keys, self.q_proj.bias[:, None]))
-        weights = logits.unflatten(1, (k.shape[1], -1)).softmax(dim=1).flatten(1, 2)
+    def forward(self, q: list[Tensor], k: Tensor, v: Tensor) -> Iterator[Tensor]:  # type: ignore[override]
+        """Attend from q, parts (n or 1, S, C), to k and v (N, T, C): parts (n, S, C)."""
+        k = self.k_proj(k) * self._scale
+        keys = self._outward(k, self.q_proj.weight)
+        bias = self._outward(k, self.q_proj.bias[:, None])
         values = self._outward(self.v_proj(v), self.out_proj.weight.t())
-        return products(weights.transpose(1, 2), values, self.out_proj.bias)
+        parts = (each.chunk(len(q)) for each in (keys, bias, values))
+        for asking, seen, offset, content in zip(q, *parts, strict=True):
+            logits = products(seen, asking.transpose(1, 2)).add_(offset)
+            weights = logits.unflatten(1, (k.shape[1], -1)).softmax(dim=1).flatten(1, 2)
+            yield products(weights.transpose(1, 2), content, self.out_proj.bias)
