@@ -30,7 +30,8 @@ class Recipe:
     :param train_decoder: whether the depth adapter trains the mask decoder as well.
     :param precision: "auto" for half precision on a GPU (bfloat16 where it has it), or "float32".
     :param validated_structures: how many structures of the validation cases are segmented in 3-D after each epoch.
-    :param guard_tolerance: by how much the Dice on the sample cases may fall below the base model's.
+    :param guarded_structures: how many structures of the sample cases tell what a model has forgotten.
+    :param guard_tolerance: by how much the Dice on them may fall below the base model's.
     :param least_response: box response below which a model is deaf to its box and refused as best.
     """
 
@@ -50,6 +51,7 @@ class Recipe:
     precision: str = "auto"
     seed: int = 2023
     validated_structures: int = 8
+    guarded_structures: int = 4
     guard_tolerance: float = 0.05
     least_response: float = 0.5
 
@@ -58,7 +60,8 @@ class Recipe:
             raise ValueError(f"The depth {self.depth!r} is unknown: give one of {', '.join(DEPTHS)}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"The precision {self.precision!r} is unknown: give one of {', '.join(PRECISIONS)}.")
-        for name in ("epochs", "patience", "batch", "accumulate", "variants", "rank", "validated_structures"):
+        counts = ("epochs", "patience", "batch", "accumulate", "variants", "rank")
+        for name in (*counts, "validated_structures", "guarded_structures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more.")
         for name in ("learning_rate", "gradient_norm"):
