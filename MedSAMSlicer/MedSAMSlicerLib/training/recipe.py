@@ -25,6 +25,9 @@ class Recipe:
     :param warmup: share of all steps in which the learning rate rises linearly.
     :param gradient_norm: to which gradients are clipped.
     :param samples_per_epoch: 0 for as many as there are labelled slices, counting each label.
+    :param region_boxes: share of the samples that are asked with the box of the whole structure, as a 3-D box shows it
+        in every slice; ``neighbor_boxes`` with the box around the mask of a neighboring slice. With both the
+        propagation asks; the other samples have a box as users draw it around the slice's own mask.
     :param variants: of each slice, plain one included, whose embeddings are kept on disk (depth decoder).
     :param rank: of the adapter's matrices.
     :param train_decoder: whether the depth adapter trains the mask decoder as well.
@@ -45,6 +48,8 @@ class Recipe:
     warmup: float = 0.05
     gradient_norm: float = 1.0
     samples_per_epoch: int = 0
+    region_boxes: float = 0.25
+    neighbor_boxes: float = 0.2
     variants: int = 3
     rank: int = 8
     train_decoder: bool = True
@@ -70,6 +75,9 @@ class Recipe:
         for name in ("weight_decay", "samples_per_epoch", "seed", "guard_tolerance", "least_response"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more.")
+        shares = (self.region_boxes, self.neighbor_boxes)
+        if not 0 <= min(shares) <= sum(shares) <= 1:
+            raise ValueError(f"The shares of boxes {shares} are wrong: give 0 or more each, together at most 1.")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is {self.warmup}: give a share of all steps, 0 or more and less than 1.")
 
