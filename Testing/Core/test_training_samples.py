@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 from made_up_site import made_up_site
+from MedSAMSlicerLib.dataset.case import Case, LoadedCase
+from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.training.boxes import drawn_box
 from MedSAMSlicerLib.training.outlines import Outline, Outlines
 from MedSAMSlicerLib.training.recipe import DEPTHS, Recipe
-from MedSAMSlicerLib.training.samples import Samples
+from MedSAMSlicerLib.training.samples import Sample, Samples
 from MedSAMSlicerLib.training.turns import order_of, turns_per_epoch
 from MedSAMSlicerLib.training.variation import Variation
+from MedSAMSlicerLib.volume.box_track import bounds
+from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.intensity import IntensityRange
 
 AS_IT_IS = IntensityRange(0, 255)
@@ -67,7 +71,8 @@ def test_the_order_is_the_same_for_all_processes_new_in_every_epoch_and_a_whole_
 
 def test_boxes_are_drawn_inward_and_outward_within_what_users_do(two_blocks):
     random = np.random.default_rng(1)
-    boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in (drawn_box(two_blocks, random) for _ in range(3000))])
+    drawn = (drawn_box(bounds(two_blocks), two_blocks.shape, random) for _ in range(3000))
+    boxes = np.array([[b.x0, b.y0, b.x1, b.y1] for b in drawn])
     outward = (np.array([20, 10, 50, 40]) - boxes) * [1, 1, -1, -1] / 30
     assert 0.17 < outward.max() <= 0.2
     assert -0.14 < outward.min() < -0.08
@@ -79,10 +84,60 @@ def test_boxes_stay_in_the_slice_and_are_at_least_a_pixel_wide(place):
     mask = np.zeros((60, 80), dtype=bool)
     mask[place] = True
     random = np.random.default_rng(2)
-    for box in (drawn_box(mask, random) for _ in range(300)):
+    for box in (drawn_box(bounds(mask), mask.shape, random) for _ in range(300)):
         assert 0 <= box.x0 < box.x1 <= 80
         assert 0 <= box.y0 < box.y1 <= 60
         assert min(box.x1 - box.x0, box.y1 - box.y0) > 0.999
+
+
+@pytest.fixture
+def cone() -> Outlines:
+    """A structure of five slices whose blocks are 8, 16, 24, 32 and 40 pixels wide, about the same middle."""
+    mask = np.zeros((5, 60, 80), dtype=bool)
+    for k in range(5):
+        half = 4 * (k + 1)
+        mask[k, 30 - half // 2 : 30 + half // 2, 40 - half : 40 + half] = True
+    volume = Volume(mask.astype(np.int16), np.eye(4), "cone")
+    case = Case("case-0001", "P0001", "train", ("cone",), "full", "mr", (1.0,) * 3, (80, 60, 5), "", "", "", "")
+    return Outlines([LoadedCase(case, volume, {"cone": mask}, "full")])
+
+
+def samples_of(outlines: Outlines, index: int, **shares: float) -> list[Sample]:
+    recipe = Recipe(**{"region_boxes": 0.0, "neighbor_boxes": 0.0, **shares}, variants=4)
+    (outline,) = (each for each in outlines.all if each.index == index)
+    samples = Samples(outlines, recipe)
+    return [samples.draw(9, position, outline) for position in range(200)]
+
+
+def test_an_end_of_a_structure_is_asked_with_the_box_of_the_whole_as_a_3d_box_does(cone):
+    whole = samples_of(cone, 0, region_boxes=1.0)
+    assert {sample.mask.sum() for sample in whole} == {8 * 4}
+    assert min(sample.box.x1 - sample.box.x0 for sample in whole) > 34
+    assert max(sample.box.x1 - sample.box.x0 for sample in samples_of(cone, 0)) < 14
+
+
+def test_a_neighbors_box_is_that_of_the_slice_above_or_below_a_little_wider(cone):
+    widths = np.array([sample.box.x1 - sample.box.x0 for sample in samples_of(cone, 2, neighbor_boxes=1.0)])
+    below, above = widths[widths < 24], widths[widths > 24]
+    # 16 and 32 pixels, and on both sides 1 to 3 of 256 pixels in a slice of 80.
+    for found, width in ((below, 16), (above, 32)):
+        assert len(found) > 50
+        assert width + 2 * 80 / 256 <= found.min() < found.max() <= width + 6 * 80 / 256
+
+
+@pytest.mark.parametrize(
+    "shares", [{"region_boxes": 0.6, "neighbor_boxes": 0.5}, {"neighbor_boxes": -0.1}, {"region_boxes": float("nan")}]
+)
+def test_shares_of_boxes_that_cannot_be_are_refused(shares):
+    with pytest.raises(ValueError, match=r"shares of boxes .* are wrong: give 0 or more each, together at most 1"):
+        Recipe(**shares)
+
+
+def test_a_box_moves_with_the_slice(two_blocks):
+    edges = bounds(two_blocks)
+    for variation in [Variation.numbered(number, seed=9) for number in range(4)]:
+        assert variation.of_box(edges, two_blocks.shape) == bounds(variation.of_mask(two_blocks))
+    assert Variation(zoom=3.0).of_box(Box(0, 0, 4, 4), two_blocks.shape) is None
 
 
 def test_the_mask_moves_with_the_slice(two_blocks):
@@ -131,7 +186,8 @@ def test_the_first_epoch_needs_no_variant_whose_embedding_takes_time(outlines):
 def test_a_slice_of_one_pixel_is_packed(tmp_path):
     mask = np.zeros((5, 7), dtype=bool)
     mask[4, 6] = True
-    np.testing.assert_array_equal(Outline.of(mask, "case-0001", "spot", 0).mask, mask)
+    edges = bounds(mask)
+    np.testing.assert_array_equal(Outline.of(mask, "case-0001", "spot", 0, edges, ()).mask, mask)
 
 
 def test_cases_without_a_label_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,8 @@ from MedSAMSlicerLib.training import validation as validation_module
 from MedSAMSlicerLib.training.distributed import Team
 from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.recipe import Recipe
-from MedSAMSlicerLib.training.strengths import KnownSlice, mean_slice_dice, sample_slices
+from MedSAMSlicerLib.training.strengths import sample_cases
 from MedSAMSlicerLib.training.validation import Validation, spread
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 
 ALONE = Team(0, 1, torch.device("cpu"))
 
@@ -35,15 +35,16 @@ def objection(
     monkeypatch: pytest.MonkeyPatch,
     *,
     strengths: tuple[float, float] = (0.8, 0.8),
+    slice_strengths: tuple[float, float] = (0.8, 0.8),
     responses: tuple[BoxResponse, BoxResponse] = (BoxResponse(0.6, 0.5), BoxResponse(0.6, 0.5)),
 ) -> str:
     """Judge a model whose figures are written down: the tuned one's first, then the base model's."""
-    figures, answers = iter(strengths), iter(responses)
-    monkeypatch.setattr(validation_module, "mean_slice_dice", lambda *arguments: next(figures))
+    answers = iter(responses)
+    figures = ({"dice": dice, "slice_dice": other} for dice, other in zip(strengths, slice_strengths, strict=True))
+    monkeypatch.setattr(Validation, "scored", lambda self, model, structures: next(figures))
     monkeypatch.setattr(validation_module, "box_response", lambda *arguments: next(answers))
-    known = [KnownSlice(np.zeros((4, 4), np.uint8), np.ones((4, 4), bool))]
     recipe = Recipe(guard_tolerance=0.05, least_response=0.5)
-    return Validation(cases, build_model("tiny"), recipe, ALONE, known, None).objection(build_model("tiny"))
+    return Validation(cases, build_model("tiny"), recipe, ALONE, cases[:1], None).objection(build_model("tiny"))
 
 
 def test_a_model_that_is_as_good_as_its_base_is_accepted(cases, monkeypatch):
@@ -51,8 +52,11 @@ def test_a_model_that_is_as_good_as_its_base_is_accepted(cases, monkeypatch):
     assert objection(cases, monkeypatch, strengths=(0.76, 0.8)) == ""
 
 
-def test_a_model_that_has_forgotten_more_than_the_tolerance_is_refused(cases, monkeypatch):
-    assert objection(cases, monkeypatch, strengths=(0.74, 0.8)).startswith("forgets: Dice on the sample cases 0.740")
+def test_a_model_that_has_forgotten_more_than_the_tolerance_from_either_kind_of_box_is_refused(cases, monkeypatch):
+    text = "forgets: Dice on the sample cases from {} 0.740, base model 0.800"
+    assert objection(cases, monkeypatch, strengths=(0.74, 0.8)) == text.format("one 3-D box")
+    lost = objection(cases, monkeypatch, strengths=(0.9, 0.8), slice_strengths=(0.74, 0.8))
+    assert lost == text.format("a box per slice")
 
 
 def test_a_model_that_no_longer_follows_its_box_is_refused(cases, monkeypatch):
@@ -79,15 +83,20 @@ def test_few_structures_are_taken_from_all_cases_and_different_labels(cases):
 
 
 def test_without_the_sample_cases_nothing_is_known(tmp_path):
-    assert sample_slices(tmp_path) == []
+    assert sample_cases(tmp_path) == []
 
 
-def test_the_base_model_is_good_at_the_organs_of_the_sample_cases(samples, lite_weights):
-    from MedSAMSlicerLib.loading import load_predictor
+def test_the_base_model_is_good_at_the_organs_of_the_sample_cases_from_both_kinds_of_boxes(samples, lite_weights):
+    from MedSAMSlicerLib.loading import load_model
 
-    slices = sample_slices(next(iter(samples.values())).parent)
-    assert len(slices) == 12
-    assert mean_slice_dice(slices[:1], load_predictor("lite", "cpu"), EmbeddingCache()) > 0.85
+    known = sample_cases(next(iter(samples.values())).parent)
+    assert [len(case.labels) for case in known] == [6, 6]
+    kidney = np.zeros_like(known[0].labels["left kidney"])
+    middle = int(known[0].labels["left kidney"].sum(axis=(1, 2)).argmax())
+    kidney[middle : middle + 2] = known[0].labels["left kidney"][middle : middle + 2]
+    two_slices = replace(known[0], labels={"left kidney": kidney})
+    figures = Validation([], load_model("lite"), Recipe(), ALONE, known, None).scored(load_model("lite"), [two_slices])
+    assert min(figures["dice"], figures["slice_dice"]) > 0.85
 
 
 def test_embeddings_on_disk_serve_every_decoder_of_one_encoder_and_no_other_encoder(tmp_path):

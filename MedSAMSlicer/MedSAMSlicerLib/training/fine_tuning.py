@@ -24,7 +24,7 @@ from MedSAMSlicerLib.training.preconditions import check_dataset, check_room, lo
 from MedSAMSlicerLib.training.recipe import Recipe
 from MedSAMSlicerLib.training.run import Progress, RunFolder, interruptible, show_in_tensorboard
 from MedSAMSlicerLib.training.samples import Samples
-from MedSAMSlicerLib.training.strengths import sample_slices
+from MedSAMSlicerLib.training.strengths import sample_cases
 from MedSAMSlicerLib.training.trainee import Trainee
 from MedSAMSlicerLib.training.validation import Validation, spread
 
@@ -146,7 +146,7 @@ class _Run:
             self.base,
             recipe,
             team,
-            sample_slices(job.samples),
+            sample_cases(job.samples),
             embeddings,
             lambda: tell(self.loop.progress("validating")),
         )

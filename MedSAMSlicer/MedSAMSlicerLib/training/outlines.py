@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from MedSAMSlicerLib.dataset.case import LoadedCase
+from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.box_track import bounds
 from MedSAMSlicerLib.volume.geometry import slice_of
 from MedSAMSlicerLib.volume.intensity import IntensityRange
 from MedSAMSlicerLib.volume.stack import SliceStack
@@ -20,6 +23,8 @@ class Outline:
     :param size: the slice's (rows, columns).
     :param place: of the bounding box: first row and column, and its height and width.
     :param bits: the mask within it, packed.
+    :param region: the edges of the whole structure, as a 3-D box around it shows them in every slice.
+    :param neighbors: its edges in the neighboring slices that it is in.
     """
 
     case_id: str
@@ -28,14 +33,19 @@ class Outline:
     size: tuple[int, int]
     place: tuple[int, int, int, int]
     bits: bytes
+    region: Box
+    neighbors: tuple[Box, ...]
 
     @classmethod
-    def of(cls, mask: np.ndarray, case_id: str, label: str, index: int) -> Outline:
+    def of(
+        cls, mask: np.ndarray, case_id: str, label: str, index: int, region: Box, neighbors: tuple[Box, ...]
+    ) -> Outline:
         """Pack a mask, bool (rows, columns), not empty."""
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         place = (int(rows[0]), int(columns[0]), *part.shape)
-        return cls(case_id, label, index, (mask.shape[0], mask.shape[1]), place, np.packbits(part).tobytes())
+        size, bits = (mask.shape[0], mask.shape[1]), np.packbits(part).tobytes()
+        return cls(case_id, label, index, size, place, bits, region, neighbors)
 
     @property
     def mask(self) -> np.ndarray:
@@ -89,8 +99,12 @@ class Outlines:
         name = loaded.case.id
         self._windows[name] = stack.range
         for label, mask in loaded.labels.items():
-            others = tuple(other for other in range(3) if other != 2 - stack.axis)
-            for index in np.flatnonzero(mask.any(axis=others)).tolist():
-                self.all.append(Outline.of(slice_of(mask, stack.axis, index), name, label, index))
+            region = bounds(np.any(mask, axis=2 - stack.axis))
+            found = {index: bounds(slice_of(mask, stack.axis, index)) for index in range(len(stack))}
+            edges = {index: box for index, box in found.items() if box}
+            for index in edges:
+                neighbors = tuple(edges[other] for other in (index - 1, index + 1) if other in edges)
+                plane = slice_of(mask, stack.axis, index)
+                self.all.append(Outline.of(plane, name, label, index, cast(Box, region), neighbors))
                 if (name, index) not in self._slices:
                     self._slices[name, index] = slice_of(stack.voxels, stack.axis, index).copy()

@@ -25,12 +25,16 @@ class Recipe:
     :param warmup: share of all steps in which the learning rate rises linearly.
     :param gradient_norm: to which gradients are clipped.
     :param samples_per_epoch: 0 for as many as there are labelled slices, counting each label.
+    :param region_boxes: share of the samples that are asked with the box of the whole structure, as a 3-D box shows it
+        in every slice; ``neighbor_boxes`` with the box around the mask of a neighboring slice. With both the
+        propagation asks; the other samples have a box as users draw it around the slice's own mask.
     :param variants: of each slice, plain one included, whose embeddings are kept on disk (depth decoder).
     :param rank: of the adapter's matrices.
     :param train_decoder: whether the depth adapter trains the mask decoder as well.
     :param precision: "auto" for half precision on a GPU (bfloat16 where it has it), or "float32".
     :param validated_structures: how many structures of the validation cases are segmented in 3-D after each epoch.
-    :param guard_tolerance: by how much the Dice on the sample cases may fall below the base model's.
+    :param guarded_structures: how many structures of the sample cases tell what a model has forgotten.
+    :param guard_tolerance: by how much the Dice on them may fall below the base model's.
     :param least_response: box response below which a model is deaf to its box and refused as best.
     """
 
@@ -44,12 +48,15 @@ class Recipe:
     warmup: float = 0.05
     gradient_norm: float = 1.0
     samples_per_epoch: int = 0
+    region_boxes: float = 0.25
+    neighbor_boxes: float = 0.2
     variants: int = 3
     rank: int = 8
     train_decoder: bool = True
     precision: str = "auto"
     seed: int = 2023
     validated_structures: int = 8
+    guarded_structures: int = 4
     guard_tolerance: float = 0.05
     least_response: float = 0.5
 
@@ -58,7 +65,8 @@ class Recipe:
             raise ValueError(f"The depth {self.depth!r} is unknown: give one of {', '.join(DEPTHS)}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"The precision {self.precision!r} is unknown: give one of {', '.join(PRECISIONS)}.")
-        for name in ("epochs", "patience", "batch", "accumulate", "variants", "rank", "validated_structures"):
+        counts = ("epochs", "patience", "batch", "accumulate", "variants", "rank")
+        for name in (*counts, "validated_structures", "guarded_structures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more.")
         for name in ("learning_rate", "gradient_norm"):
@@ -67,6 +75,9 @@ class Recipe:
         for name in ("weight_decay", "samples_per_epoch", "seed", "guard_tolerance", "least_response"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more.")
+        shares = (self.region_boxes, self.neighbor_boxes)
+        if not 0 <= min(shares) <= sum(shares) <= 1:
+            raise ValueError(f"The shares of boxes {shares} are wrong: give 0 or more each, together at most 1.")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is {self.warmup}: give a share of all steps, 0 or more and less than 1.")
 

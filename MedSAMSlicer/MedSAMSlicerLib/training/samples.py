@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from MedSAMSlicerLib.inference.recipes import Recipe as Preprocessing
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.training.boxes import drawn_box
+from MedSAMSlicerLib.training.boxes import drawn_box, widened_box
 from MedSAMSlicerLib.training.embeddings import StoredEmbeddings, read_embedding
 from MedSAMSlicerLib.training.outlines import Outline, Outlines
 from MedSAMSlicerLib.training.recipe import Recipe
 from MedSAMSlicerLib.training.turns import order_of, turns_per_epoch
 from MedSAMSlicerLib.training.variation import Variation
+from MedSAMSlicerLib.volume.box_track import bounds
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,20 @@ class Samples:
         if not mask.any():
             # Turned out of the slice.
             variation, mask = Variation(), outline.mask
-        return Sample(outline, variation, mask, drawn_box(mask, random))
+        return Sample(outline, variation, mask, self._box(outline, variation, mask, random))
+
+    def _box(self, outline: Outline, variation: Variation, mask: np.ndarray, random: np.random.Generator) -> Box:
+        """Draw a box of one of the recipe's kinds; around the mask itself where that kind is not to be had."""
+        recipe, edges = self.recipe, None
+        kind = random.random()
+        if kind < recipe.region_boxes:
+            edges = variation.of_box(outline.region, outline.size)
+        elif kind < recipe.region_boxes + recipe.neighbor_boxes and outline.neighbors:
+            neighbor = outline.neighbors[random.integers(len(outline.neighbors))]
+            edges = variation.of_box(neighbor, outline.size)
+            if edges is not None:
+                return widened_box(edges, outline.size, random)
+        return drawn_box(edges or cast(Box, bounds(mask)), outline.size, random)
 
     def image(self, sample: Sample) -> np.ndarray:
         """Return the slice of a sample: uint8 (rows, columns) or (rows, columns, 3)."""

@@ -18,19 +18,20 @@ from MedSAMSlicerLib.model import MedSAM
 from MedSAMSlicerLib.training.distributed import Team
 from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.recipe import Recipe
-from MedSAMSlicerLib.training.strengths import KnownSlice, mean_slice_dice
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+
+_FOUND_FROM = {"one 3-D box": "dice", "a box per slice": "slice_dice"}
 
 
 @dataclass(frozen=True)
 class Standing:
     """What must not get lost, of one model.
 
-    :param strengths: mean Dice on the sample cases; 1 without them.
+    :param strengths: Dice on the sample cases, by what it was found from; empty without them.
     :param response: to the box; None where no structure is large enough to measure it.
     """
 
-    strengths: float
+    strengths: dict[str, float]
     response: BoxResponse | None
 
 
@@ -39,7 +40,7 @@ class Validation:
 
     :param cases: of the validation split.
     :param base: the model that others must not fall behind.
-    :param known: slices of the sample cases; none to do without this guard.
+    :param known: the sample cases; none to do without this guard.
     :param embeddings: of the base model's image encoder, where it stays as it is; None where it is trained.
     :param between: called before every structure; may raise to give up.
     """
@@ -50,12 +51,13 @@ class Validation:
         base: MedSAM,
         recipe: Recipe,
         team: Team,
-        known: list[KnownSlice],
+        known: Sequence[LoadedCase],
         embeddings: StoredEmbeddings | None,
         between: Callable[[], object] = lambda: None,
     ) -> None:
         self.structures = spread(cases, recipe.validated_structures)
-        self._recipe, self._team, self._known = recipe, team, known
+        self._known = spread(known, recipe.guarded_structures)
+        self._recipe, self._team = recipe, team
         self._embeddings, self._between = embeddings, between
         self._base = base
 
@@ -98,12 +100,14 @@ class Validation:
     def objection(self, model: MedSAM) -> str:
         """Say why a model can't be the best, whatever its Dice; empty if it can.
 
-        It has forgotten what the base model could: its Dice on the sample cases fell by more than the recipe's
-        tolerance. Or it is deaf to its box: the response is less than the recipe's share of the base model's.
+        It has forgotten what the base model could: its Dice on the sample cases, from one 3-D box or from a box per
+        slice, fell by more than the recipe's tolerance. Or it is deaf to its box: the response is less than the
+        recipe's share of the base model's.
         """
         now, before, recipe = self._standing(model), self._standing_of_base, self._recipe
-        if now.strengths < before.strengths - recipe.guard_tolerance:
-            return f"forgets: Dice on the sample cases {now.strengths:.3f}, base model {before.strengths:.3f}"
+        for box, dice in before.strengths.items():
+            if now.strengths[box] < dice - recipe.guard_tolerance:
+                return f"forgets: Dice on the sample cases from {box} {now.strengths[box]:.3f}, base model {dice:.3f}"
         if now.response is not None and before.response is not None:
             if 0 < before.response.follows * recipe.least_response > now.response.follows:
                 return f"deaf to its box: response {now.response.follows:.3f}, base model {before.response.follows:.3f}"
@@ -113,7 +117,8 @@ class Validation:
 
     def _standing(self, model: MedSAM) -> Standing:
         predictor, cache = self._predictor(model), self._cache()
-        strengths = mean_slice_dice(self._known, predictor, cache) if self._known else 1.0
+        known = self.scored(model, self._known) if self._known else {}
+        strengths = {box: known[figure] for box, figure in _FOUND_FROM.items() if known}
         try:
             return Standing(strengths, box_response(self.structures, predictor, cache))
         except ValueError:

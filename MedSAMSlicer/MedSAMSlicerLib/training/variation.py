@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.box_track import bounds
 from MedSAMSlicerLib.volume.intensity import IntensityRange
 
 _WINDOW_SHIFT = 0.1
@@ -70,6 +72,15 @@ class Variation:
     def of_mask(self, mask: np.ndarray) -> np.ndarray:
         """Move a mask, bool (rows, columns), along with its slice."""
         return self._moved(mask, "nearest", "zeros")
+
+    def of_box(self, box: Box, size: tuple[int, int]) -> Box | None:
+        """Move a box, given by its outer edges, along with its slice of a size (rows, columns).
+
+        :return: the outer edges of what becomes of its pixels; None if none of them stays in the slice.
+        """
+        filled = np.zeros(size, dtype=bool)
+        filled[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
+        return bounds(self.of_mask(filled))
 
     def _moved(self, image: np.ndarray, mode: str, beyond: str) -> np.ndarray:
         """Mirror, turn and zoom; see `grid_sample` for how pixels are interpolated, and what lies beyond the border."""
