@@ -3,7 +3,7 @@
 Real images and expert labels, passed through a scanner that is written down in `scanned`: TotalSegmentator's sample CT
 and MRI, and pairs ``NAME_image.*`` and ``NAME_label.*``, all of different patients. In the environment of the tests:
 
-    python Testing/Benchmarks/site_shift.py --data FOLDER [--depth decoder] [--epochs 3] [--folder WORK]
+    python Testing/Benchmarks/site_shift.py --data FOLDER [--patients 1] [--depth decoder] [--epochs 3] [--folder WORK]
 
 With the folder of a run that was interrupted it goes on. The embeddings stay in it.
 """
@@ -11,7 +11,6 @@ With the folder of a run that was interrupted it goes on. The embeddings stay in
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import tempfile
 import time
@@ -53,15 +52,15 @@ def scanned(voxels: np.ndarray, window: str) -> np.ndarray:
     return np.rint(1000 * values).astype(np.int16)
 
 
-def site_of(cases: list[Case], folder: Path) -> SiteDataset:
-    """Put the scanned images into a dataset: the CT is tuned on, the MRI for validation, the others are shown."""
+def site_of(cases: list[Case], folder: Path, trained: int) -> SiteDataset:
+    """Put the scanned images into a dataset: the CT and others are tuned on, the MRI validates, the rest is shown."""
     if (folder / "dataset.json").is_file():
         return SiteDataset.open(folder)
     dataset = SiteDataset.create(folder)
     patients: dict[int, list[Case]] = {}
     for case in cases:
         patients.setdefault(id(case.volume), []).append(case)
-    splits = itertools.chain(["train", "validation"], itertools.repeat("test"))
+    splits = ["train", "validation", *["train"] * (trained - 1), *["test"] * len(patients)]
     for structures, split in zip(patients.values(), splits, strict=False):
         volume = structures[0].volume
         shifted = Volume(scanned(volume.voxels, structures[0].window), volume.ijk_to_ras, volume.name)
@@ -84,11 +83,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="of the dataset and the run, by default a temporary one")
     parser.add_argument("--depth", default="decoder", choices=DEPTHS)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--patients", type=int, default=1, help="to tune on: the CT, and the first of the others")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = args.folder or Path(temporary)
         cases = labelled_cases(args.data)
-        dataset = site_of(cases, work / "site")
+        dataset = site_of(cases, work / "site", args.patients)
         for case in dataset.cases:
             print(f"{case.id}  {case.split:10}  {', '.join(case.labels)}")
         recipe = Recipe.of_depth(args.depth, epochs=args.epochs, variants=2, validated_structures=6)
