@@ -198,8 +198,8 @@ def test_with_a_dash_only_json_is_on_the_standard_output(predictor, simple_ct_fi
 def test_an_empty_result_is_said_and_is_an_empty_segment(predictor, simple_ct_file, out, monkeypatch, capfd):
     filled = predictor.decode
 
-    def empty(embedding, boxes):
-        prediction = filled(embedding, boxes)
+    def empty(embedding, boxes, window=None):
+        prediction = filled(embedding, boxes, window)
         prediction.probabilities[:] = 0
         return prediction
 
