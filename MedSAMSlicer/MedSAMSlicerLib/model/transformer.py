@@ -84,7 +84,7 @@ class TwoWayAttentionBlock(nn.Module):
         queries = self.norm2(queries + self.cross_attn_token_to_image(queries + query_pe, asked, keys))
         queries = self.norm3(queries + self.mlp(queries))
         attention = self.cross_attn_image_to_token(asked, queries + query_pe, queries)
-        return queries, [self.norm4(seen.add_(part)) for seen, part in zip(attention, keys, strict=True)]
+        return queries, [self.norm4(part + seen) for part, seen in zip(keys, attention, strict=True)]
 
 
 class Attention(nn.Module):
