@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from MedSAMSlicerLib.inference.resize import resize_area, resize_bilinear, resize_spline
-from MedSAMSlicerLib.inference.restoration import Restoration, interpolation
+from MedSAMSlicerLib.inference.restoration import Restoration, interpolation, interpolation_by_way_of
 from MedSAMSlicerLib.prompts import Box
 
 Size = tuple[int, int]
@@ -131,11 +131,9 @@ class SAMRecipe:
 
     def restoration(self, size: Size, side: int) -> Restoration:
         """Interpolate the logits to the input's size, cut off the padding, interpolate again, take the sigmoid."""
-        enlarged = interpolation(side, self.image_size, side)
-        inside = longest_side(self.image_size, size)
-        rows, columns = (
-            interpolation(each, pixels, self.image_size) @ enlarged for each, pixels in zip(inside, size, strict=True)
-        )
+        middle = self.image_size
+        inside = longest_side(middle, size)
+        rows, columns = (interpolation_by_way_of(middle, *each, side) for each in zip(inside, size, strict=True))
         return Restoration(rows, columns)
 
     def box_around(self, mask: np.ndarray) -> Box | None:

@@ -56,13 +56,20 @@ def _confined(matrix: Tensor, part: slice) -> tuple[slice, Tensor]:
     return slice(first, last + 1), matrix[:, logits].contiguous()
 
 
+# Matrices are kept, and training can't use what was made under inference mode.
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def interpolation(inside: int, size: int, side: int) -> Tensor:
     """Return the matrix (size, side) that interpolates the first values of ``side`` to ``size`` values.
 
     As `F.interpolate` does with ``align_corners=False``.
     """
-    # It is kept, and training can't use what was made under inference mode.
-    with torch.inference_mode(False):
-        matrix = F.interpolate(torch.eye(inside)[None], size=size, mode="linear", align_corners=False)[0].t()
-        return F.pad(matrix, (0, side - inside)).contiguous()
+    matrix = F.interpolate(torch.eye(inside)[None], size=size, mode="linear", align_corners=False)[0].t()
+    return F.pad(matrix, (0, side - inside)).contiguous()
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def interpolation_by_way_of(middle: int, inside: int, size: int, side: int) -> Tensor:
+    """Return the matrix (size, side) that interpolates all values to ``middle``, and the first of those to ``size``."""
+    return interpolation(inside, size, middle) @ interpolation(side, middle, side)
