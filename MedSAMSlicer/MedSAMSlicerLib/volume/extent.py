@@ -30,7 +30,12 @@ _SURROUNDINGS = 6
 
 
 def propagate_until_end(
-    stack: SliceStack, key: KeySlice, predictor: Predictor, cache: EmbeddingCache, keys: Keys | None = None
+    stack: SliceStack,
+    key: KeySlice,
+    predictor: Predictor,
+    cache: EmbeddingCache,
+    keys: Keys | None = None,
+    reach: float | None = None,
 ) -> Iterator[SliceMask]:
     """Segment a structure from one slice: follow it to both sides until it ends, then segment what was found as a 3-D
     box.
@@ -40,10 +45,11 @@ def propagate_until_end(
 
     :param key: along the stack's axis, with a box or a mask.
     :param keys: slice index -> further key slices along this axis.
+    :param reach: how far it is followed to either side, in millimeters; None for no limit.
     :raises ValueError: if nothing is found in the key slice.
     """
     boxes: dict[int, Box] = {}
-    for result in follow(stack, key, predictor, cache):
+    for result in follow(stack, key, predictor, cache, reach):
         yield result
         edges = bounds(result.mask)
         assert edges is not None
@@ -51,7 +57,9 @@ def propagate_until_end(
     yield from propagate_path(stack, boxes, predictor, cache, {**(keys or {}), key.index: key})
 
 
-def follow(stack: SliceStack, key: KeySlice, predictor: Predictor, cache: EmbeddingCache) -> Iterator[SliceMask]:
+def follow(
+    stack: SliceStack, key: KeySlice, predictor: Predictor, cache: EmbeddingCache, reach: float | None = None
+) -> Iterator[SliceMask]:
     """Follow a structure slice by slice from a key slice, first upward, then downward, until it ends.
 
     Every slice is prompted with boxes around its neighbor's mask; the mask that is stable, well set off and overlaps
@@ -81,9 +89,10 @@ def follow(stack: SliceStack, key: KeySlice, predictor: Predictor, cache: Embedd
     odds = intensity_odds(image[first], image[grown(first, _SURROUNDINGS) & ~first])
     yield SliceMask(key.index, first, box, 1.0, certainty, final=False)
     largest = int(first.sum())
+    farthest = len(stack) if reach is None else int(reach / stack.thickness + 1e-6)
     for step in (1, -1):
         mask, index = first, key.index + step
-        while 0 <= index < len(stack):
+        while 0 <= index < len(stack) and abs(index - key.index) <= farthest:
             decoder = decoder_of(index)
             candidates, choice = _next(decoder, mask, index, stack.shape)
             found = candidates.masks[choice] & _reach(mask)

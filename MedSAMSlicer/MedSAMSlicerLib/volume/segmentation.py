@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from MedSAMSlicerLib.volume.path import propagate_path
 from MedSAMSlicerLib.volume.propagation import propagation_named
 from MedSAMSlicerLib.volume.sparse_mask import SparseMask
 from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, soft_dice
+from MedSAMSlicerLib.volume.steps import Boxes, Outcome, Predictor, SliceMask, soft_dice
 
 
 def segment_structure(
@@ -29,7 +29,8 @@ def segment_structure(
     keys: Sequence[KeySlice] = (),
     propagation: str = "path",
     first: int | None = None,
-) -> Iterator[SliceMask]:
+    reach: float | None = None,
+) -> Generator[SliceMask, None, Outcome]:
     """Segment a structure slice by slice; a slice that is yielded again takes the place of what came before.
 
     :param boxes: slice index -> the ROI's box there; without any, the structure is followed from the first key slice to
@@ -39,6 +40,8 @@ def segment_structure(
     :param propagation: a name in `propagation.PROPAGATIONS`.
     :param first: a slice that is yielded before all others, decoded from its box alone and not final, as somebody waits
         for it; nothing if it has no box.
+    :param reach: how far a structure without boxes is followed to either side, in millimeters; None for no limit.
+    :return: at the end, what the user should know of it.
     :raises ValueError: if there is neither a box nor a key slice along the stack's axis, a key slice lies outside of
         the volume, or the propagation is unknown or takes no key slices.
     """
@@ -50,7 +53,7 @@ def segment_structure(
     across = {(key.axis, key.index): key for key in keys if key.axis != stack.axis}
     if not boxes:
         start = next(key for key in keys if key.axis == stack.axis)
-        results = propagate_until_end(stack, along[start.index], predictor, cache, along)
+        results = propagate_until_end(stack, along[start.index], predictor, cache, along, reach)
     elif along:
         results = propagate_path(stack, boxes, predictor, cache, along)
     else:
@@ -62,6 +65,7 @@ def segment_structure(
         yield replace(result, final=False) if across else result
     if across:
         yield from _corrected(stack, final, along, list(across.values()), predictor, cache)
+    return Outcome(open_ends=tuple(sorted({0, len(stack) - 1} & final.keys())) if not boxes else ())
 
 
 def _check(stack: SliceStack, boxes: Boxes, keys: Sequence[KeySlice], propagation: str) -> None:

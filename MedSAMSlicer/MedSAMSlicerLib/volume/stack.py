@@ -33,6 +33,7 @@ class SliceStack:
         if axis != "auto" and axis not in AXES:
             raise ValueError(f"The axis {axis!r} is unknown: give auto, i, j or k.")
         self.voxels = voxels
+        self.spacing = spacing
         self.dimensions = (voxels.shape[2], voxels.shape[1], voxels.shape[0])
         self.axis = choose_axis(spacing, self.dimensions) if axis == "auto" else AXES[axis]
         self.range = resolve_window(window, voxels) if isinstance(window, str) else window
@@ -45,6 +46,11 @@ class SliceStack:
 
     def __len__(self) -> int:
         return self.dimensions[self.axis]
+
+    @property
+    def thickness(self) -> float:
+        """Return the distance of neighboring slices in millimeters."""
+        return self.spacing[self.axis]
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -49,6 +49,18 @@ class SliceMask:
     final: bool = True
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a user should know of a structure beyond its masks.
+
+    :param fragments: bodies that were dropped, as no prompt is about them.
+    :param open_ends: the volume's first or last slice, where a structure that was followed had not ended yet.
+    """
+
+    fragments: int = 0
+    open_ends: tuple[int, ...] = ()
+
+
 Boxes = Mapping[int, Box]
 
 
