@@ -120,6 +120,22 @@ class Predictor:
         iou = torch.cat([iou[:, 0] for _, iou in decoded])
         return Prediction(probabilities.cpu().numpy(), iou.cpu().numpy())
 
+    @property
+    def side(self) -> int:
+        """Return the side of the model's square input, in pixels."""
+        return self.recipe.image_size
+
+    def features(self, embedding: Embedding) -> tuple[np.ndarray, tuple[float, float]]:
+        """Return what the encoder makes of each place of a slice.
+
+        :return: float32 (256, h, w), the first place at the slice's first pixel and padding behind the slice; and how
+            many places a pixel of the slice is long, along rows and columns.
+        """
+        values = embedding.tensor[0].cpu().numpy()
+        rows, columns = self.recipe.scale(embedding.size)
+        stride = self.recipe.image_size / values.shape[1]
+        return values, (rows / stride, columns / stride)
+
     def pack(self, embedding: Embedding) -> np.ndarray:
         """Turn an embedding into an array, float32 (256, h, w), to keep it on disk."""
         return embedding.tensor[0].cpu().numpy()

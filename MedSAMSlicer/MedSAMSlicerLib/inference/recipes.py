@@ -31,6 +31,9 @@ class Recipe(Protocol):
         All is computed on the image's device, which must know double precision.
         """
 
+    def scale(self, size: Size) -> tuple[float, float]:
+        """Return how many pixels of the model's input a pixel of a slice of a size becomes, along rows and columns."""
+
     def scale_boxes(self, boxes: Sequence[Box], size: Size) -> Tensor:
         """Turn boxes in slice pixels into float32 (N, 4) in pixels of the model's input."""
 
@@ -58,6 +61,10 @@ class LiteRecipe:
         """Shrink by areas, scale to [0, 1], pad at the bottom and the right."""
         pixels = resize_area(image, longest_side(self.image_size, (image.shape[0], image.shape[1])))
         return _pad(_channels(_unit_range(pixels)), self.image_size)
+
+    def scale(self, size: Size) -> tuple[float, float]:
+        """Scale both axes by the longest side."""
+        return self.image_size / max(size), self.image_size / max(size)
 
     def scale_boxes(self, boxes: Sequence[Box], size: Size) -> Tensor:
         """Scale by the longest side and drop the decimals, as the official script does."""
@@ -93,6 +100,10 @@ class MedSAMRecipe:
         """Resample with cubic splines and scale to [0, 1]."""
         return _channels(_unit_range(resize_spline(image, (self.image_size, self.image_size))))
 
+    def scale(self, size: Size) -> tuple[float, float]:
+        """Scale each axis on its own."""
+        return self.image_size / size[0], self.image_size / size[1]
+
     def scale_boxes(self, boxes: Sequence[Box], size: Size) -> Tensor:
         """Scale each axis on its own."""
         return (_corners(boxes) * (self.image_size / _width_height(size))).float()
@@ -123,6 +134,11 @@ class SAMRecipe:
         pixels = _channels(resize_bilinear(image, longest_side(self.image_size, (image.shape[0], image.shape[1]))))
         mean, std = (pixels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return _pad((pixels - mean) / std, self.image_size)
+
+    def scale(self, size: Size) -> tuple[float, float]:
+        """Scale each axis by what rounding to whole pixels has made of it."""
+        rows, columns = longest_side(self.image_size, size)
+        return rows / size[0], columns / size[1]
 
     def scale_boxes(self, boxes: Sequence[Box], size: Size) -> Tensor:
         """Scale each axis by what rounding to whole pixels has made of it."""

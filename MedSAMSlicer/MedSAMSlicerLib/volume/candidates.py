@@ -12,9 +12,11 @@ import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.box_track import bounds, sides_of
+from MedSAMSlicerLib.volume.cut_out import cut_out
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
+from MedSAMSlicerLib.volume.embedding_model import Features
 from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor
+from MedSAMSlicerLib.volume.steps import Boxes, Predictor, soft_dice
 
 # Smaller boxes have this part of the box's width and height.
 _CORNER_PART = 0.75
@@ -23,8 +25,18 @@ _CENTRAL_PART = 0.7
 _LOW, _HIGH = 0.3, 0.7
 # The logarithm of the stability of a mask that nothing is certain of.
 _UNSTABLE = -3.0
-# What the contrast at the outline counts beside stability; Testing/Benchmarks/README.md tells how it was chosen.
-_CONTRAST_WEIGHT = 0.2
+# What the contrast at the outline, and the likeness of what is inside of it, count beside stability;
+# Testing/Benchmarks/README.md tells how they were chosen.
+_CONTRAST_WEIGHT, _LIKENESS_WEIGHT = 0.2, 1.5
+# The likeness of a mask below which all are equally bad.
+_LEAST_LIKENESS = 0.05
+# MedSAM was trained with boxes that end up to 20 of its 1024 pixels beyond the structure, LiteMedSAM up to 5 of 256, at
+# random on each side (``bbox_shift`` in both training scripts): it knows boxes best that are wider by the mean of it.
+_TRAINED_MARGIN = 2.5 / 256
+# Boxes whose sides differ by less than this part of a slice give the same mask.
+_SAME = 1.5 / 256
+# Probabilities are taken to be no surer than this when two are joined.
+_SUREST = 0.995
 # Inner and outer rim of an outline, in pixels; the frame is as much wider than the boxes.
 _RIM = 2
 
@@ -50,9 +62,14 @@ class Candidates:
         """Return the masks, bool (N, h, w)."""
         return self.probabilities > 0.5
 
-    def better_by(self, bonus: float) -> Candidates:
+    def better_by(self, bonus: float | np.ndarray) -> Candidates:
         """Return the same with scores that are larger by a bonus."""
         return replace(self, score=self.score + bonus)
+
+    def like(self, likeness: np.ndarray) -> Candidates:
+        """Return the same with scores that count in how well each mask agrees with a likeness, (h, w)."""
+        fits = [soft_dice(likeness, mask) for mask in self.masks]
+        return self.better_by(_LIKENESS_WEIGHT * np.log(np.array(fits) + _LEAST_LIKENESS))
 
     def __add__(self, others: Candidates) -> Candidates:
         """Join two sets of one slice."""
@@ -74,6 +91,8 @@ class CandidateDecoder:
     :param boxes: slice index -> the box outside of which the slice's masks are empty, all of the slices.
     :param room: boxes that may be decoded in later, see `within`; they are not looked at before.
     :param deviation: to measure the contrast with; by default that of the intensities in all boxes.
+    :param enlarge: whether a structure that is small in large slices is also decoded from a cut-out of them (see
+        `cut_out`), which has to be encoded as well; the masks are the mean of both, as odds.
     """
 
     def __init__(
@@ -85,6 +104,7 @@ class CandidateDecoder:
         *,
         room: Boxes | None = None,
         deviation: float | None = None,
+        enlarge: bool = False,
     ) -> None:
         self._stack, self._predictor, self._cache = stack, predictor, cache
         room = room or boxes
@@ -96,8 +116,11 @@ class CandidateDecoder:
             held = np.concatenate([self.images[index][self.inside[index]] for index in boxes])
             deviation = max(float(held.std()), 1.0)
         self._deviation = deviation
+        # How many pixels a structure may move from slice to slice if it moves as far as these are apart.
+        self.gap = round(stack.thickness / stack.pixel)
         # A pixel of LiteMedSAM's input.
         self._model_pixel = max(stack.shape) / 256
+        self._cut = cut_out(boxes.values(), stack.shape, predictor.side) if enlarge else None
 
     def within(self, room: Boxes) -> CandidateDecoder:
         """Return a decoder of the same frame and contrast for other boxes, of the room that this one was made with."""
@@ -109,12 +132,62 @@ class CandidateDecoder:
         """Decode boxes in a slice, all in one batch."""
         image = self._stack.image(index)
         probabilities, iou = self._cache.prediction(self._predictor, image, list(boxes), window=self.frame)
+        if self._cut is not None:
+            probabilities = self._with_cut_out(image, boxes, probabilities)
         probabilities *= self.inside[index]
         candidates = Candidates(index, list(boxes), probabilities, iou, np.zeros(len(boxes)))
         for number, (probability, mask) in enumerate(zip(probabilities, candidates.masks, strict=True)):
             contrast = _contrast(mask, self.images[index]) / self._deviation
             candidates.score[number] = _log_stability(probability) + _CONTRAST_WEIGHT * contrast
         return candidates
+
+    def _with_cut_out(self, image: np.ndarray, boxes: Sequence[Box], probabilities: np.ndarray) -> np.ndarray:
+        """Join the probabilities of boxes, (N, h, w) in the frame, with those from the enlarged part of a slice."""
+        assert self._cut is not None
+        (top, bottom), (left, right) = ((span.start, span.stop) for span in self._cut)
+        moved = {
+            number: Box(box.x0 - left, box.y0 - top, box.x1 - left, box.y1 - top)
+            for number, box in enumerate(boxes)
+            if left <= box.x0 and top <= box.y0 and box.x1 <= right and box.y1 <= bottom
+        }
+        if not moved:
+            return probabilities
+        rows, columns = (
+            slice(max(span.start, cut.start), min(span.stop, cut.stop))
+            for span, cut in zip(self.frame, self._cut, strict=True)
+        )
+        window = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        part = np.ascontiguousarray(image[self._cut])
+        enlarged, _ = self._cache.prediction(self._predictor, part, list(moved.values()), window=window)
+        place = np.s_[
+            rows.start - self.frame[0].start : rows.stop - self.frame[0].start,
+            columns.start - self.frame[1].start : columns.stop - self.frame[1].start,
+        ]
+        for number, seen in zip(moved, enlarged, strict=True):
+            odds = (_log_odds(probabilities[number][place]) + _log_odds(seen)) / 2
+            probabilities[number][place] = 1 / (1 + np.exp(-odds))
+        return probabilities
+
+    def features(self, index: int) -> Features:
+        """Return what the image encoder makes of a slice."""
+        embedding = self._cache.embedding(self._predictor, self._stack.image(index))
+        return Features(*self._predictor.features(embedding))
+
+    def as_trained(self, box: Box, part: float = 1.0) -> Box:
+        """Widen a box around a structure to what the model was trained with, or by a part of that, in the slice."""
+        rows, columns = self._stack.shape
+        margin = part * _TRAINED_MARGIN * max(rows, columns)
+        return Box(
+            max(box.x0 - margin, 0),
+            max(box.y0 - margin, 0),
+            min(box.x1 + margin, columns),
+            min(box.y1 + margin, rows),
+        )
+
+    def is_new(self, box: Box, candidates: Candidates) -> bool:
+        """Return whether a box would give another mask than those that candidates came from."""
+        limit = _SAME * max(self._stack.shape)
+        return all(np.abs(sides_of(box) - sides_of(other)).max() > limit for other in candidates.boxes)
 
     def whole(self, mask: np.ndarray) -> np.ndarray:
         """Put a mask of the frame into its slice: bool (rows, columns)."""
@@ -199,6 +272,11 @@ def _frame(boxes: Sequence[Box], shape: tuple[int, int]) -> Window:
     y0, y1 = min(box.y0 for box in boxes), max(box.y1 for box in boxes)
     x0, x1 = min(box.x0 for box in boxes), max(box.x1 for box in boxes)
     return _with_rim(_pixels(Box(x0, y0, x1, y1)), shape)
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    certain = np.clip(probability, 1 - _SUREST, _SUREST)
+    return np.log(certain / (1 - certain))
 
 
 def _with_rim(part: Window, shape: tuple[int, ...]) -> Window:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def propagate_until_end(
     cache: EmbeddingCache,
     keys: Keys | None = None,
     reach: float | None = None,
-) -> Iterator[SliceMask]:
+) -> Generator[SliceMask, None, int]:
     """Segment a structure from one slice: follow it to both sides until it ends, then segment what was found as a 3-D
     box.
 
@@ -54,7 +54,7 @@ def propagate_until_end(
         edges = bounds(result.mask)
         assert edges is not None
         boxes[result.index] = _widened(edges, stack.shape)
-    yield from propagate_path(stack, boxes, predictor, cache, {**(keys or {}), key.index: key})
+    return (yield from propagate_path(stack, boxes, predictor, cache, keys, start=key))
 
 
 def follow(

@@ -2,44 +2,66 @@
 
 The box of a 3-D ROI fits the structure in some slices and is too large in the others, where the model then segments
 whatever fills it. A mask carried from slice to slice carries its errors along. So every slice is decoded from its
-box, from smaller boxes inside of it, and from boxes around its neighbor's masks, in one batch on one embedding; the
-masks are chosen for the whole stack at once: each should be stable and well set off, and neighbors should overlap.
+box, from boxes around its neighbor's masks, and where these leave a doubt from smaller boxes inside of its own; the
+masks are chosen for the whole stack at once: each should be stable and well set off, and neighbors should overlap. What
+was chosen teaches what the structure looks like in the image encoder's eyes (`embedding_model`), by which all is
+judged again, and new boxes are found.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.bodies import largest_part, structure_bodies
 from MedSAMSlicerLib.volume.box_track import bounds, moved_boxes, smoothed_boxes
-from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, outline, smaller_boxes
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, outline, smaller_boxes
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.intensity_model import refine
+from MedSAMSlicerLib.volume.embedding_model import EmbeddingModel
+from MedSAMSlicerLib.volume.ends import without_ends
 from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.solution import Likenesses, fixed, solve
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out, soft_dice
-from MedSAMSlicerLib.volume.viterbi import agreement, best_path
+from MedSAMSlicerLib.volume.viterbi import agreement
 
 # What masks have in advance: the official one, as it follows from its neighbor, that of the smoothed box, as it follows
-# from all slices, and those that follow from key slices. Testing/Benchmarks/README.md tells how they were chosen.
-_OFFICIAL_BONUS, _TRACK_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0.3
+# from all slices, that of the box around what looks alike, and those that follow from key slices.
+# Testing/Benchmarks/README.md tells how they were chosen.
+_OFFICIAL_BONUS, _TRACK_BONUS, _LIKENESS_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0.05, 0.3
+# A user's box is wider than the structure already, as a rule: of the margin of training it gets this part.
+_OWN_MARGIN = 1.0
+# Slices that are surer than this are not decoded from smaller boxes.
+_SURE = 0.94
+# A mask teaches by this power of its confidence; one that the user gave counts as so many.
+_CONFIDENCE_POWER, _KEY_WEIGHT = 4, 5.0
+# What looks alike to at least this degree has a box.
+_ALIKE = 0.5
 
 Keys = Mapping[int, KeySlice]
 
 
 def propagate_path(
-    stack: SliceStack, boxes: Boxes, predictor: Predictor, cache: EmbeddingCache, keys: Keys | None = None
-) -> Iterator[SliceMask]:
+    stack: SliceStack,
+    boxes: Boxes,
+    predictor: Predictor,
+    cache: EmbeddingCache,
+    keys: Keys | None = None,
+    start: KeySlice | None = None,
+) -> Generator[SliceMask, None, int]:
     """Segment every slice from several boxes and choose the masks that agree with their neighbors best.
 
-    The candidates of a slice are the masks of its own box, of the four corners and the center of this box, of the box
-    around the neighbor's mask as wide as in `propagation.propagate_reference`, of a narrower one, and at last of the
-    boxes that were found, smoothed across the slices. The chosen masks are refined by their intensities (see
-    `intensity_model.refine`) and stay inside of the boxes. The model's own estimate of a mask's quality is not used, so
-    that this works for models with an untrained IoU head as well.
+    The candidates of a slice are the masks of its own box, of the box around the neighbor's mask as wide as in
+    `propagation.propagate_reference`, of a narrower one, of the four corners and the center of its own box where the
+    others leave a doubt, and at last of the boxes that were found, smoothed across the slices, and of what looks alike.
+    The chosen masks are refined by likeness and intensities (see `solution.solve`) and stay inside of the boxes. The
+    model's own estimate of a mask's quality is not used, so that this works for models with an untrained IoU head as
+    well. Slices beyond the ends of the structure become empty, and bodies are dropped that are not the structure's
+    (`bodies.structure_bodies`).
 
     Goes from the middle slice outward and yields the mask that agrees best with the neighbor's, which is not final;
     then yields all slices again, in order, with their final masks.
@@ -51,23 +73,43 @@ def propagate_path(
     :param boxes: slice index -> the ROI's box there, as `geometry.roi_boxes` cuts it.
     :param keys: slice index -> key slice along the stack's axis. One outside of the boxes widens them, see
         `widened_boxes`.
+    :param start: a key slice that the boxes were found from: unlike `keys`, all slices depend on it.
+    :return: how many bodies were dropped.
     """
-    keys = keys or {}
+    keys = {index: key for index, key in (keys or {}).items() if key is not start}
     room = widened_boxes(boxes, keys)
     if not room:
-        return
+        return 0
     # Without key slices first, whatever they are: what they don't concern must stay as it is.
     boxes = boxes or room
-    decoder = CandidateDecoder(stack, boxes, predictor, cache, room=room)
+    decoder = CandidateDecoder(stack, boxes, predictor, cache, room=room, enlarge=True)
+    given = {} if start is None else {start.index: start}
     found: dict[int, Candidates] = {}
-    for index, candidates, choice in _walk(decoder, boxes):
+    for index, candidates, choice in _walk(decoder, boxes, given):
         found[index] = candidates
         yield _provisional(decoder, candidates, choice)
-    results = _solve(decoder, found, keys={})
-    for index, box in smoothed_boxes(results).items():
-        found[index] += decoder.decode(index, [box]).better_by(_TRACK_BONUS)
-    results = _solve(decoder, found, keys={})
-    yield from _corrected(decoder.within(room), room, found, results, keys) if keys else results
+    results = solve(decoder, found, given)
+    doubtful = [each.index for each in results if each.confidence < _SURE and each.index not in given]
+    for index in doubtful:
+        found[index] += decoder.decode(index, smaller_boxes(outline(boxes[index]))[1:])
+    if doubtful:
+        results = solve(decoder, found, given)
+    model = EmbeddingModel(stack.shape, decoder.frame)
+    for index, box in boxes.items():
+        model.see(index, decoder.features(index), box)
+    for _ in range(2):
+        _teach(model, decoder, results, given)
+        likenesses = model.likenesses(boxes)
+        _add(decoder, found, smoothed_boxes(results), _TRACK_BONUS, given)
+        _add(decoder, found, _alike(decoder, likenesses), _LIKENESS_BONUS, given)
+        results = solve(decoder, found, given, likenesses)
+    _teach(model, decoder, results, given)
+    results = without_ends(decoder, results, model.likenesses(boxes), given)
+    if not keys:
+        results, dropped = _of_structure(decoder, results, given)
+        yield from results
+        return dropped
+    return (yield from _corrected(decoder.within(room), room, found, results, {**keys, **given}, model))
 
 
 def _corrected(
@@ -76,11 +118,13 @@ def _corrected(
     found: Mapping[int, Candidates],
     results: list[SliceMask],
     keys: Keys,
-) -> Iterator[SliceMask]:
-    """Solve every section between key slices and ends anew, with the boxes that follow from the key slices."""
-    fixed = {index: _fixed(decoder, key) for index, key in keys.items()}
+    model: EmbeddingModel,
+) -> Generator[SliceMask, None, int]:
+    """Solve every section between key slices and ends anew, with what follows from the key slices."""
+    certain = {index: fixed(decoder, key) for index, key in keys.items()}
     given = {index: box for index, key in keys.items() if (box := _edges(key))}
     stops = sorted({min(room), *keys, max(room)})
+    dropped = 0
     for first, last in itertools.pairwise(stops) if len(stops) > 1 else [(stops[0], stops[0])]:
         section = {
             index: found.get(index) or decoder.decode(index, smaller_boxes(outline(room[index])))
@@ -92,12 +136,60 @@ def _corrected(
         for index in section:
             prompts = [track[index] for track in tracks if index in track]
             if index in keys:
-                section[index] = fixed[index]
+                section[index] = certain[index]
             elif prompts:
                 section[index] += decoder.decode(index, prompts).better_by(_CORRECTION_BONUS)
-        solved = _solve(decoder, section, keys)
+        taught = model.taught(
+            {index: (decoder.features(index), room[index]) for index in section if index not in model},
+            {index: certain[index].masks[0] for index in (first, last) if index in keys},
+            _KEY_WEIGHT,
+        )
+        likenesses = taught.likenesses(section)
+        solved = solve(decoder, section, keys, likenesses)
+        solved = without_ends(decoder, solved, likenesses, keys)
+        solved, fragments = _of_structure(
+            decoder, solved, {index: keys[index] for index in (first, last) if index in keys}
+        )
+        dropped += fragments
         # A key slice ends one section and begins the next.
         yield from solved if last == stops[-1] else solved[:-1]
+    return dropped
+
+
+def _teach(model: EmbeddingModel, decoder: CandidateDecoder, results: list[SliceMask], given: Keys) -> None:
+    for each in results:
+        weight = _KEY_WEIGHT if each.index in given else each.confidence**_CONFIDENCE_POWER + 1e-4
+        model.learn(each.index, each.mask[decoder.frame], weight)
+
+
+def _add(decoder: CandidateDecoder, found: dict[int, Candidates], boxes: Boxes, bonus: float, given: Keys) -> None:
+    """Decode boxes around the structure that differ from what was decoded already."""
+    for index, box in boxes.items():
+        prompt = decoder.as_trained(box)
+        if index not in given and decoder.is_new(prompt, found[index]):
+            found[index] += decoder.decode(index, [prompt]).better_by(bonus)
+
+
+def _alike(decoder: CandidateDecoder, likenesses: Likenesses) -> dict[int, Box]:
+    """Find the box of what looks like the structure in each slice, if anything does."""
+    top, left = decoder.frame[0].start, decoder.frame[1].start
+    boxes = {}
+    for index, likeness in likenesses.items():
+        edges = bounds(largest_part((likeness > _ALIKE) & decoder.inside[index]))
+        if edges is not None:
+            boxes[index] = Box(edges.x0 + left, edges.y0 + top, edges.x1 + left, edges.y1 + top)
+    return boxes
+
+
+def _of_structure(decoder: CandidateDecoder, results: list[SliceMask], keys: Keys) -> tuple[list[SliceMask], int]:
+    """Drop the bodies that are not the structure's; those that key slices show are."""
+    masks = np.stack([each.mask[decoder.frame] for each in results])
+    named = np.stack([each.mask[decoder.frame] & (each.index in keys) for each in results])
+    kept, dropped = structure_bodies(masks, named, decoder.gap)
+    return [
+        replace(each, mask=decoder.whole(mask)) if each.index not in keys else each
+        for each, mask in zip(results, kept, strict=True)
+    ], dropped
 
 
 def widened_boxes(boxes: Boxes, keys: Keys) -> dict[int, Box]:
@@ -133,13 +225,19 @@ def _edges(key: KeySlice) -> Box | None:
     return bounds(key.mask)
 
 
-def _walk(decoder: CandidateDecoder, boxes: Boxes) -> Iterator[tuple[int, Candidates, int]]:
-    """Decode all slices from the middle outward: slice index, candidates, and which agrees best with the neighbor."""
+def _walk(decoder: CandidateDecoder, boxes: Boxes, given: Keys) -> Iterator[tuple[int, Candidates, int]]:
+    """Decode all slices from the middle, or a given one, outward: slice index, candidates, and which agrees best with
+    the neighbor."""
     official: dict[int, np.ndarray] = {}
     narrow: dict[int, np.ndarray] = {}
     chosen: dict[int, np.ndarray] = {}
-    for index, neighbor in middle_out(boxes):
-        prompts = smaller_boxes(outline(boxes[index]))
+    for index, neighbor in middle_out(boxes, *given):
+        if index in given:
+            candidates = fixed(decoder, given[index])
+            official[index] = narrow[index] = chosen[index] = candidates.masks[0]
+            yield index, candidates, 0
+            continue
+        prompts = [decoder.as_trained(outline(boxes[index]), _OWN_MARGIN)]
         follows = {"official": 0, "narrow": 0}
         if neighbor is not None:
             around = {
@@ -165,43 +263,6 @@ def _provisional(decoder: CandidateDecoder, candidates: Candidates, choice: int)
     mask, iou = candidates.masks[choice], float(candidates.iou[choice])
     confidence = soft_dice(candidates.probabilities[choice], mask)
     return SliceMask(candidates.index, decoder.whole(mask), candidates.boxes[choice], iou, confidence, final=False)
-
-
-def _fixed(decoder: CandidateDecoder, key: KeySlice) -> Candidates:
-    """Make the only candidate of a key slice."""
-    if key.mask is not None:
-        probabilities = key.mask[decoder.frame].astype(np.float32)[None]
-        box = bounds(key.mask) or Box(0, 0, 0, 0)
-        return Candidates(key.index, [box], probabilities, np.ones(1, dtype=np.float32), np.zeros(1))
-    assert key.box is not None
-    candidates = decoder.decode(key.index, [outline(key.box)])
-    inside = decoder.pixels_of(key.box)
-    refined = refine(candidates.probabilities, decoder.images[key.index][None], inside[None])
-    return Candidates(key.index, [key.box], refined, candidates.iou, np.zeros(1))
-
-
-def _solve(decoder: CandidateDecoder, slices: Mapping[int, Candidates], keys: Keys) -> list[SliceMask]:
-    """Choose and refine the masks of neighboring slices, in order; key slices have one candidate, which stays as it
-    is."""
-    order = sorted(slices)
-    choices, likelihoods = best_path([slices[index] for index in order])
-    refined = refine(
-        np.stack([slices[index].probabilities[choice] for index, choice in zip(order, choices, strict=True)]),
-        np.stack([decoder.images[index] for index in order]),
-        np.stack([decoder.inside[index] for index in order]),
-    )
-    results = []
-    for index, choice, likelihood, probability in zip(order, choices, likelihoods, refined, strict=True):
-        candidates = slices[index]
-        if index in keys:
-            mask, confidence = candidates.masks[0], 1.0
-        else:
-            mask = probability > 0.5
-            expected = float(likelihood @ dice(candidates.masks, mask[None])[:, 0])
-            confidence = expected * soft_dice(probability, mask)
-        iou = float(candidates.iou[choice])
-        results.append(SliceMask(index, decoder.whole(mask), candidates.boxes[choice], iou, confidence))
-    return results
 
 
 def _union(a: Box, b: Box) -> Box:

@@ -51,6 +51,7 @@ def segment_structure(
         yield _glimpse(stack, first, boxes[first], predictor, cache)
     along = {key.index: key for key in keys if key.axis == stack.axis}
     across = {(key.axis, key.index): key for key in keys if key.axis != stack.axis}
+    results: Iterator[SliceMask]
     if not boxes:
         start = next(key for key in keys if key.axis == stack.axis)
         results = propagate_until_end(stack, along[start.index], predictor, cache, along, reach)
@@ -59,13 +60,12 @@ def segment_structure(
     else:
         results = propagate(stack, boxes, predictor, cache)
     final: dict[int, SliceMask] = {}
-    for result in results:
-        final[result.index] = result
-        # Until all corrections are made, none of the masks is final.
-        yield replace(result, final=False) if across else result
+    # Until all corrections are made, none of the masks is final.
+    fragments = yield from _kept(results, final, provisional=bool(across))
     if across:
         yield from _corrected(stack, final, along, list(across.values()), predictor, cache)
-    return Outcome(open_ends=tuple(sorted({0, len(stack) - 1} & final.keys())) if not boxes else ())
+    ends = {0, len(stack) - 1} if not boxes else set()
+    return Outcome(fragments, tuple(index for index in sorted(ends & final.keys()) if final[index].mask.any()))
 
 
 def _check(stack: SliceStack, boxes: Boxes, keys: Sequence[KeySlice], propagation: str) -> None:
@@ -83,10 +83,23 @@ def _check(stack: SliceStack, boxes: Boxes, keys: Sequence[KeySlice], propagatio
         raise ValueError("There is no box to segment: give an ROI, or a key slice along the axis of the slices.")
 
 
+def _kept(
+    results: Iterator[SliceMask], final: dict[int, SliceMask], *, provisional: bool
+) -> Generator[SliceMask, None, int]:
+    """Pass results on, keep the last one of every slice, and return how many bodies were dropped."""
+    while True:
+        try:
+            result = next(results)
+        except StopIteration as end:
+            return end.value or 0
+        final[result.index] = result
+        yield replace(result, final=False) if provisional else result
+
+
 def _glimpse(stack: SliceStack, index: int, box: Box, predictor: Predictor, cache: EmbeddingCache) -> SliceMask:
     """Segment one slice from its box, in the time of one decoding."""
     decoder = CandidateDecoder(stack, {index: box}, predictor, cache)
-    candidates = decoder.decode(index, [outline(box)])
+    candidates = decoder.decode(index, [decoder.as_trained(outline(box))])
     mask = candidates.masks[0]
     confidence = soft_dice(candidates.probabilities[0], mask)
     return SliceMask(index, decoder.whole(mask), candidates.boxes[0], float(candidates.iou[0]), confidence, final=False)

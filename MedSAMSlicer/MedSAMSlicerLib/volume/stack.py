@@ -53,6 +53,11 @@ class SliceStack:
         return self.spacing[self.axis]
 
     @property
+    def pixel(self) -> float:
+        """Return the smaller side of a slice's pixels in millimeters."""
+        return min(self.spacing[axis] for axis in plane_axes(self.axis))
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Return a slice's (rows, columns)."""
         x_axis, y_axis = plane_axes(self.axis)

@@ -20,11 +20,18 @@ class Predictor(Protocol):
     def key(self) -> str:
         """Identify the weights and their preprocessing."""
 
+    @property
+    def side(self) -> int:
+        """Return the side of the model's square input, in pixels."""
+
     def encode(self, image: np.ndarray) -> Any:
         """Embed a slice, uint8 (rows, columns) or (rows, columns, 3)."""
 
     def decode(self, embedding: Any, boxes: list[Box], window: tuple[slice, slice] | None = None) -> Any:
         """Predict one mask per box, whole or in a window: ``.probabilities`` (N, h, w) in [0, 1] and ``.iou`` (N,)."""
+
+    def features(self, embedding: Any) -> tuple[np.ndarray, tuple[float, float]]:
+        """Return what the encoder makes of each place of a slice, see `embedding_model.Features`."""
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         """Find the box with which a mask prompts its neighbor; None for an empty mask."""
@@ -64,14 +71,15 @@ class Outcome:
 Boxes = Mapping[int, Box]
 
 
-def middle_out(boxes: Boxes) -> Iterator[tuple[int, int | None]]:
+def middle_out(boxes: Boxes, start: int | None = None) -> Iterator[tuple[int, int | None]]:
     """Order the slices from the first to the last that has a box: the middle one, upward, then downward.
 
-    :return: pairs of a slice and the neighbor that was done before it, None for the middle slice.
+    :param start: the slice to begin with instead of the middle one.
+    :return: pairs of a slice and the neighbor that was done before it, None for the first one.
     """
     if boxes:
         first, last = min(boxes), max(boxes)
-        middle = int((last - first) / 2 + first)
+        middle = int((last - first) / 2 + first) if start is None else start
         yield middle, None
         yield from ((index, index - 1) for index in range(middle + 1, last + 1))
         yield from ((index, index + 1) for index in range(middle - 1, first - 1, -1))

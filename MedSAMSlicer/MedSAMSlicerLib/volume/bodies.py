@@ -1,0 +1,53 @@
+"""Bodies: the connected parts of a 3-D mask, and which of them are the structure."""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk
+
+from MedSAMSlicerLib.volume.candidates import grown
+
+# A body that fills slices which the others leave empty belongs to the structure if it is not smaller than this part of
+# the largest one. (An organ that is cut by the plane between two arms, or a tumor of two nodes.)
+_LEAST_PART = 0.1
+
+
+def structure_bodies(masks: np.ndarray, named: np.ndarray, gap: int) -> tuple[np.ndarray, int]:
+    """Keep the bodies that belong to a structure.
+
+    These are the ones that hold something of what is named, or where nothing is, the largest one; and those without
+    which slices of the structure were empty.
+
+    :param masks: bool (n, rows, columns), neighboring slices.
+    :param named: bool (n, rows, columns), what prompts say is the structure's.
+    :param gap: in pixels; what is not farther apart, seen along the slices, is one body: in thick slices a
+        structure may have moved on by the next one.
+    :return: the masks without the other bodies, and how many these were.
+    """
+    labels = _labels(masks, gap)
+    sizes = np.bincount(labels[masks])
+    if len(sizes) <= 2:
+        return masks, 0
+    sizes[0] = 0
+    kept = set(np.unique(labels[masks & named]).tolist()) - {0} or {int(sizes.argmax())}
+    largest = max(sizes[label] for label in kept)
+    for label in np.argsort(-sizes).tolist():
+        if sizes[label] < max(_LEAST_PART * largest, 1):
+            break
+        filled = np.isin(labels, list(kept)).any(axis=(1, 2))
+        if (labels == label).any(axis=(1, 2))[~filled].any():
+            kept.add(label)
+    return masks & np.isin(labels, list(kept)), int(np.count_nonzero(sizes)) - len(kept)
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    """Keep the largest connected part of a mask, bool (rows, columns)."""
+    labels = _labels(mask, 0)
+    sizes = np.bincount(labels[mask], minlength=2)
+    return mask & (labels == sizes.argmax())
+
+
+def _labels(masks: np.ndarray, gap: int) -> np.ndarray:
+    """Number the bodies of masks from 1; neighbors by a face, an edge or a corner are of one body."""
+    wide = grown(masks, gap // 2) if gap > 1 else masks
+    return sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(wide.astype(np.uint8)), True))

@@ -1,0 +1,187 @@
+"""What the embeddings of slices tell of a structure: which places look like it, and which like what surrounds it.
+
+An image encoder gives every place of a slice some hundred numbers that tell of its tissue and of what is around. A
+ridge regression learns from some masks of one structure how much of a place it fills, and finds it in the other slices,
+which no box had to be drawn in. It takes milliseconds, as it has one unknown for each of these numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from MedSAMSlicerLib.prompts import Box
+
+# Penalty on the weights, as a part of the mean variance, and the width of the surroundings to learn from, as a
+# part of the box's size. Testing/Benchmarks/README.md tells how flat the choice is.
+_PENALTY = 0.05
+_SURROUNDINGS = 0.3
+# Places of a slice that are learned from at most: more of them tell little else.
+_MOST_PLACES = 900
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an image encoder makes of a slice.
+
+    :param values: float32 (C, h, w), the first place at the slice's first row and column.
+    :param scale: places per pixel of the slice, along rows and columns.
+    """
+
+    values: np.ndarray
+    scale: tuple[float, float]
+
+
+class EmbeddingModel:
+    """Learns from masks and tells the likeness of every pixel of a slice.
+
+    :param shape: of a slice, (rows, columns).
+    :param frame: the rows and columns that masks and likenesses are cut to.
+    """
+
+    def __init__(self, shape: tuple[int, int], frame: tuple[slice, slice]) -> None:
+        self._shape, self._frame = shape, frame
+        self._slices: dict[int, _Places] = {}
+        self._learned: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def see(self, index: int, features: Features, box: Box) -> None:
+        """Take a slice's features around a box, in slice pixels; the others are not kept."""
+        self._slices[index] = _Places.around(box, features, self._shape, self._frame)
+
+    def learn(self, index: int, mask: np.ndarray, weight: float) -> None:
+        """Learn from the mask of a slice that was seen, in place of one that was learned before.
+
+        :param mask: bool (h, w), cut to the frame.
+        :param weight: of the slice against others.
+        """
+        places = self._slices[index]
+        filled = places.filled(mask)
+        rows = places.rows_to_learn
+        weighted = rows.T * np.float32(weight)
+        self._learned[index] = (
+            (weighted @ rows).astype(np.float64),
+            (weighted @ filled).astype(np.float64),
+        )
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._slices
+
+    def taught(
+        self, seen: Mapping[int, tuple[Features, Box]], masks: Mapping[int, np.ndarray], weight: float
+    ) -> EmbeddingModel:
+        """Return a model that has seen further slices and learned further masks; this one stays as it is."""
+        other = copy.copy(self)
+        other._slices, other._learned = dict(self._slices), dict(self._learned)
+        for index, (features, box) in seen.items():
+            other.see(index, features, box)
+        for index, mask in masks.items():
+            other.learn(index, mask, weight)
+        return other
+
+    def likenesses(self, indices: Iterable[int]) -> dict[int, np.ndarray]:
+        """Tell the likeness of slices; of none if all places of them are alike."""
+        if not any(np.ptp(self._slices[index].rows, axis=0).any() for index in indices):
+            return {}
+        return {index: self.likeness(index) for index in indices}
+
+    def likeness(self, index: int) -> np.ndarray:
+        """Tell how much each pixel of a slice looks like the structure: float32 (h, w) from 0 to 1.
+
+        What was learned of this very slice does not count, unless there is nothing else. 0 far from its box.
+        """
+        places = self._slices[index]
+        others = self._learned.keys() - {index} or self._learned.keys()
+        return places.spread(self._weights(others))
+
+    def _weights(self, indices: Collection[int]) -> np.ndarray:
+        """Solve the ridge regression: (C + 1,), the last one the constant."""
+        # In order: a sum must not depend on that of a set.
+        moments = sum(self._learned[index][0] for index in sorted(indices))
+        products = sum(self._learned[index][1] for index in sorted(indices))
+        assert isinstance(moments, np.ndarray)
+        assert isinstance(products, np.ndarray)
+        count = max(moments[-1, -1], 1e-9)
+        mean, share = moments[-1, :-1] / count, products[-1] / count
+        covariance = moments[:-1, :-1] / count - np.outer(mean, mean)
+        covariance[np.diag_indices_from(covariance)] += _PENALTY * np.trace(covariance) / len(mean) + 1e-9
+        weights = np.linalg.solve(covariance, products[:-1] / count - mean * share)
+        return np.append(weights, share - weights @ mean).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """The places around a box in one slice.
+
+    :param rows: float32 (n, C + 1), one place each, and a 1.
+    :param shape: (h, w) of the places, of which there are n.
+    :param within: (h, rows of the frame) and (columns of the frame, w): the part of each place that each pixel covers.
+    :param between: (rows of the frame, h) and (w, columns of the frame): what each pixel takes of each place.
+    """
+
+    rows: np.ndarray
+    shape: tuple[int, int]
+    within: tuple[np.ndarray, np.ndarray]
+    between: tuple[np.ndarray, np.ndarray]
+
+    @classmethod
+    def around(cls, box: Box, features: Features, shape: tuple[int, int], frame: tuple[slice, slice]) -> _Places:
+        spans = []
+        for low, high, scale, pixels, count in (
+            (box.y0, box.y1, features.scale[0], shape[0], features.values.shape[1]),
+            (box.x0, box.x1, features.scale[1], shape[1], features.values.shape[2]),
+        ):
+            margin = _SURROUNDINGS * (high - low + 1) + 2
+            first = int(max(low - margin, 0) * scale)
+            last = int(np.ceil(min(high + 1 + margin, pixels) * scale))
+            spans.append(slice(min(first, count - 1), max(min(last, count), min(first, count - 1) + 1)))
+        values = features.values[:, spans[0], spans[1]]
+        rows = np.concatenate([values.reshape(len(values), -1).T, np.ones((values[0].size, 1))], axis=1)
+        overlaps = [_overlap(*each) for each in zip(spans, frame, features.scale, strict=True)]
+        between = [_interpolation(*each) for each in zip(spans, frame, features.scale, strict=True)]
+        return cls(
+            np.ascontiguousarray(rows, dtype=np.float32),
+            (values.shape[1], values.shape[2]),
+            (overlaps[0], overlaps[1].T),
+            (between[0], between[1].T),
+        )
+
+    @property
+    def _step(self) -> int:
+        return -(-len(self.rows) // _MOST_PLACES)
+
+    @property
+    def rows_to_learn(self) -> np.ndarray:
+        return self.rows[:: self._step]
+
+    def filled(self, mask: np.ndarray) -> np.ndarray:
+        """Return the part of each place to learn that a mask fills: float32 (m,)."""
+        parts = self.within[0] @ mask.astype(np.float32) @ self.within[1]
+        return parts.reshape(-1)[:: self._step]
+
+    def spread(self, weights: np.ndarray) -> np.ndarray:
+        found = (self.rows @ weights).reshape(self.shape)
+        return np.clip(self.between[0] @ found @ self.between[1], 0, 1)
+
+
+def _overlap(places: slice, pixels: slice, scale: float) -> np.ndarray:
+    """Compute which part of each place each pixel covers: float32 (places, pixels)."""
+    edges = np.arange(places.start, places.stop + 1) / scale
+    starts = np.arange(pixels.start, pixels.stop)
+    length = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+    return (np.maximum(length, 0) * scale).astype(np.float32)
+
+
+def _interpolation(places: slice, pixels: slice, scale: float) -> np.ndarray:
+    """Compute linear weights that take pixels from the places around their middles: float32 (pixels, places).
+
+    Pixels farther than one place from all of them get nothing.
+    """
+    middles = (np.arange(pixels.start, pixels.stop) + 0.5) * scale - 0.5
+    count = places.stop - places.start
+    position = middles - places.start
+    weights = np.maximum(1 - np.abs(np.clip(position, 0, count - 1)[:, None] - np.arange(count)), 0)
+    weights[(position < -1) | (position > count)] = 0
+    return weights.astype(np.float32)

@@ -1,0 +1,82 @@
+"""A solution: one mask in every slice, chosen among the candidates of all slices and refined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.box_track import bounds
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, outline
+from MedSAMSlicerLib.volume.intensity_model import refine
+from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.steps import SliceMask, soft_dice
+from MedSAMSlicerLib.volume.viterbi import best_path
+
+Keys = Mapping[int, KeySlice]
+# Slice index -> likeness of its pixels, float32 (h, w) in the frame, see `embedding_model.EmbeddingModel`.
+Likenesses = Mapping[int, np.ndarray]
+
+# What the odds of a likeness count beside the model's; Testing/Benchmarks/README.md tells how flat the choice is.
+_LIKENESS_ODDS = 0.5
+_LEAST_LIKENESS, _LEAST_PROBABILITY = 0.03, 0.01
+
+
+def fixed(decoder: CandidateDecoder, key: KeySlice) -> Candidates:
+    """Make the only candidate of a key slice: its mask, or what the model finds in its box."""
+    if key.mask is not None:
+        probabilities = key.mask[decoder.frame].astype(np.float32)[None]
+        box = bounds(key.mask) or Box(0, 0, 0, 0)
+        return Candidates(key.index, [box], probabilities, np.ones(1, dtype=np.float32), np.zeros(1))
+    assert key.box is not None
+    candidates = decoder.decode(key.index, [decoder.as_trained(outline(key.box))])
+    inside = decoder.pixels_of(key.box)
+    refined = refine(candidates.probabilities, decoder.images[key.index][None], inside[None])
+    return Candidates(key.index, [key.box], refined, candidates.iou, np.zeros(1))
+
+
+def solve(
+    decoder: CandidateDecoder, slices: Mapping[int, Candidates], keys: Keys, likenesses: Likenesses | None = None
+) -> list[SliceMask]:
+    """Choose and refine the masks of neighboring slices, in order.
+
+    :param keys: slices of one candidate, which stays as it is.
+    :param likenesses: count in the choice and in the refinement.
+    """
+    order = sorted(slices)
+    likenesses = likenesses or {}
+    judged = {
+        index: slices[index].like(likenesses[index]) if index in likenesses and index not in keys else slices[index]
+        for index in order
+    }
+    choices, likelihoods = best_path([judged[index] for index in order])
+    chosen = np.stack([slices[index].probabilities[choice] for index, choice in zip(order, choices, strict=True)])
+    for index, probability in zip(order, chosen, strict=True):
+        if index in likenesses:
+            probability[:] = _with_odds(probability, likenesses[index])
+    refined = refine(
+        chosen,
+        np.stack([decoder.images[index] for index in order]),
+        np.stack([decoder.inside[index] for index in order]),
+    )
+    results = []
+    for index, choice, likelihood, probability in zip(order, choices, likelihoods, refined, strict=True):
+        candidates = slices[index]
+        if index in keys:
+            mask, confidence = candidates.masks[0], 1.0
+        else:
+            mask = probability > 0.5
+            expected = float(likelihood @ dice(candidates.masks, mask[None])[:, 0])
+            confidence = expected * soft_dice(probability, mask)
+        iou = float(candidates.iou[choice])
+        results.append(SliceMask(index, decoder.whole(mask), candidates.boxes[choice], iou, confidence))
+    return results
+
+
+def _with_odds(probability: np.ndarray, likeness: np.ndarray) -> np.ndarray:
+    """Add a part of the log odds of a likeness to those of the model's probabilities, (h, w)."""
+    known = np.clip(probability, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+    alike = np.clip(likeness, _LEAST_LIKENESS, 1 - _LEAST_LIKENESS)
+    odds = np.log(known / (1 - known)) + _LIKENESS_ODDS * np.log(alike / (1 - alike))
+    return (1 / (1 + np.exp(-odds))).astype(np.float32)
