@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.bodies import largest_part
 from MedSAMSlicerLib.volume.box_track import bounds
-from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, grown, outline
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, grown
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.embedding_model import EmbeddingModel
 from MedSAMSlicerLib.volume.intensity_model import intensity_odds
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.path import Keys, propagate_path
+from MedSAMSlicerLib.volume.solution import fixed
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Predictor, SliceMask, soft_dice
 from MedSAMSlicerLib.volume.viterbi import agreement
 
-# The structure has ended where the mask's intensities look like what surrounds it (mean log odds), where the mask
-# jumps to something else (Dice with its neighbor), and where little is left of it (part of its largest area).
-# Testing/Benchmarks/README.md tells how wide the choice is.
-_LEAST_ODDS, _LEAST_OVERLAP, _LEAST_AREA = -1.0, 0.25, 0.05
+# The structure has ended where the mask's intensities look like what surrounds it (mean log odds), where it does not look
+# like the structure to the image encoder (soft Dice), where the mask jumps to something else (Dice with its neighbor),
+# and where little is left of it (part of its largest area). Testing/Benchmarks/README.md tells how wide the choice is.
+_LEAST_ODDS, _LEAST_LIKENESS, _LEAST_OVERLAP, _LEAST_AREA = -1.0, 0.25, 0.25, 0.05
 # From slice to slice a box is tried as it is and larger or smaller by these parts on every side.
 _STEPS = (0.0, 0.1, -0.1, -0.2)
-# A mask may grow by this part of its size from slice to slice; the final box is as much wider than what was found.
+# A mask may grow by this part of its size from slice to slice, or as far as these are apart; the final box is as much
+# wider than what was found.
 _GROWTH = 0.15
+# What looks alike to at least this degree has a box. A mask teaches by this power of its confidence, the first one more.
+_ALIKE, _CONFIDENCE_POWER, _FIRST_WEIGHT = 0.5, 4, 5.0
 # Width of the surroundings to compare with, in pixels.
 _SURROUNDINGS = 6
 
@@ -53,7 +60,7 @@ def propagate_until_end(
         yield result
         edges = bounds(result.mask)
         assert edges is not None
-        boxes[result.index] = _widened(edges, stack.shape)
+        boxes[result.index] = _widened(edges, stack)
     return (yield from propagate_path(stack, boxes, predictor, cache, keys, start=key))
 
 
@@ -74,35 +81,34 @@ def follow(
     deviation: float | None = None
     start = decoder_of(key.index)
     image = start.images[key.index]
-    if key.mask is not None:
-        first, box, certainty = key.mask, bounds(key.mask) or whole, 1.0
-    else:
-        assert key.box is not None
-        box = key.box
-        candidates = start.decode(key.index, [outline(box)])
-        probability = candidates.probabilities[0] * start.pixels_of(box)
-        first = probability > 0.5
-        certainty = soft_dice(probability, first)
+    known = fixed(start, key)
+    first, box = known.masks[0], known.boxes[0]
     if not first.any():
         raise ValueError(f"Nothing was found in the box {box} of slice {key.index}: draw it around the structure.")
     deviation = max(float(image[start.pixels_of(box)].std()), 1.0)
     odds = intensity_odds(image[first], image[grown(first, _SURROUNDINGS) & ~first])
-    yield SliceMask(key.index, first, box, 1.0, certainty, final=False)
+    model = EmbeddingModel(stack.shape, start.frame)
+    model.see(key.index, start.features(key.index), box)
+    model.learn(key.index, first, _FIRST_WEIGHT)
+    yield SliceMask(key.index, first, box, 1.0, soft_dice(known.probabilities[0], first), final=False)
     largest = int(first.sum())
     farthest = len(stack) if reach is None else int(reach / stack.thickness + 1e-6)
     for step in (1, -1):
         mask, index = first, key.index + step
         while 0 <= index < len(stack) and abs(index - key.index) <= farthest:
             decoder = decoder_of(index)
-            candidates, choice = _next(decoder, mask, index, stack.shape)
-            found = candidates.masks[choice] & _reach(mask)
+            candidates, choice, likeness = _next(decoder, model, mask, index, stack)
+            found = candidates.masks[choice]
             overlap = 2 * (found & mask).sum() / max(found.sum() + mask.sum(), 1)
             if overlap < _LEAST_OVERLAP or found.sum() < _LEAST_AREA * largest:
                 break
             if odds(decoder.images[index][found]).mean() < _LEAST_ODDS:
                 break
+            if likeness is not None and soft_dice(likeness, found) < _LEAST_LIKENESS:
+                break
             largest = max(largest, int(found.sum()))
             confidence = soft_dice(candidates.probabilities[choice], found)
+            model.learn(index, found, confidence**_CONFIDENCE_POWER)
             yield SliceMask(
                 index, found, candidates.boxes[choice], float(candidates.iou[choice]), confidence, final=False
             )
@@ -110,29 +116,47 @@ def follow(
             index += step
 
 
-def _next(decoder: CandidateDecoder, mask: np.ndarray, index: int, shape: tuple[int, int]) -> tuple[Candidates, int]:
-    """Decode a slice from boxes around its neighbor's mask, and choose."""
+def _next(
+    decoder: CandidateDecoder, model: EmbeddingModel, mask: np.ndarray, index: int, stack: SliceStack
+) -> tuple[Candidates, int, np.ndarray | None]:
+    """Decode a slice from boxes around its neighbor's mask and what looks alike, and choose.
+
+    :return: the candidates, where the structure may be; the choice; and the likeness there, if there is one.
+    """
     edges = bounds(mask)
     assert edges is not None
+    model.see(index, decoder.features(index), edges)
+    reach = _reach(mask, decoder.gap)
+    likeness = model.likenesses([index]).get(index)
     # Not less than a pixel of LiteMedSAM's input, as the structure may be small.
-    least = max(shape) / 256
-    prompts = [_scaled(edges, part, least if part >= 0 else 0.0, shape) for part in _STEPS]
+    least = max(stack.shape) / 256
+    prompts = [_scaled(edges, part, least if part >= 0 else 0.0, decoder.gap, stack.shape) for part in _STEPS]
+    if likeness is not None:
+        likeness *= reach
+        alike = bounds(largest_part(likeness > _ALIKE))
+        if alike is not None:
+            prompts.append(decoder.as_trained(alike))
     candidates = decoder.decode(index, prompts)
-    score = candidates.score + agreement(candidates.masks & _reach(mask), mask[None])[:, 0]
-    return candidates, int(score.argmax())
+    candidates = replace(candidates, probabilities=candidates.probabilities * reach)
+    judged = candidates if likeness is None else candidates.like(likeness)
+    score = judged.score + agreement(candidates.masks, mask[None])[:, 0]
+    return candidates, int(score.argmax()), likeness
 
 
-def _scaled(edges: Box, part: float, least: float, shape: tuple[int, int]) -> Box:
+def _scaled(edges: Box, part: float, least: float, gap: int, shape: tuple[int, int]) -> Box:
     """Move every side of a box outward by a part of its size, within the slice."""
     x, y = part * (edges.x1 - edges.x0) + least, part * (edges.y1 - edges.y0) + least
+    if part > 0:
+        x, y = max(x, gap), max(y, gap)
     rows, columns = shape
     return Box(max(edges.x0 - x, 0), max(edges.y0 - y, 0), min(edges.x1 + x, columns), min(edges.y1 + y, rows))
 
 
-def _widened(edges: Box, shape: tuple[int, int]) -> Box:
+def _widened(edges: Box, stack: SliceStack) -> Box:
     """Give the pixels of a mask's box, wider by what a mask may grow."""
-    rows, columns = shape
-    x, y = (max(2.0, _GROWTH * size) for size in (edges.x1 - edges.x0, edges.y1 - edges.y0))
+    rows, columns = stack.shape
+    gap = stack.thickness / stack.pixel
+    x, y = (max(2.0, gap, _GROWTH * size) for size in (edges.x1 - edges.x0, edges.y1 - edges.y0))
     return Box(
         int(max(edges.x0 - x, 0)),
         int(max(edges.y0 - y, 0)),
@@ -141,8 +165,8 @@ def _widened(edges: Box, shape: tuple[int, int]) -> Box:
     )
 
 
-def _reach(mask: np.ndarray) -> np.ndarray:
+def _reach(mask: np.ndarray, gap: int) -> np.ndarray:
     """Mark where the structure may be in the next slice."""
     edges = bounds(mask)
     assert edges is not None
-    return grown(mask, max(2, int(_GROWTH * max(edges.x1 - edges.x0, edges.y1 - edges.y0))))
+    return grown(mask, max(2, gap, int(_GROWTH * max(edges.x1 - edges.x0, edges.y1 - edges.y0))))
