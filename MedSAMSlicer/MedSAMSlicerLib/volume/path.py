@@ -34,7 +34,7 @@ from MedSAMSlicerLib.volume.viterbi import agreement
 # Testing/Benchmarks/README.md tells how they were chosen.
 _OFFICIAL_BONUS, _TRACK_BONUS, _LIKENESS_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0.05, 0.3
 # A user's box is wider than the structure already, as a rule: of the margin of training it gets this part.
-_OWN_MARGIN = 1.0
+_OWN_MARGIN = 0.5
 # Slices that are surer than this are not decoded from smaller boxes.
 _SURE = 0.94
 # A mask teaches by this power of its confidence; one that the user gave counts as so many.
