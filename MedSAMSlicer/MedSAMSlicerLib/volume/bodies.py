@@ -12,7 +12,9 @@ from MedSAMSlicerLib.volume.candidates import grown
 _LEAST_PART = 0.1
 
 
-def structure_bodies(masks: np.ndarray, named: np.ndarray, gap: int) -> tuple[np.ndarray, int]:
+def structure_bodies(
+    masks: np.ndarray, named: np.ndarray, gap: int, known: np.ndarray | None = None
+) -> tuple[np.ndarray, int]:
     """Keep the bodies that belong to a structure.
 
     These are the ones that hold something of what is named, or where nothing is, the largest one; and those without
@@ -22,6 +24,8 @@ def structure_bodies(masks: np.ndarray, named: np.ndarray, gap: int) -> tuple[np
     :param named: bool (n, rows, columns), what prompts say is the structure's.
     :param gap: in pixels; what is not farther apart, seen along the slices, is one body: in thick slices a
         structure may have moved on by the next one.
+    :param known: bool (n, rows, columns), where the structure was found before; without which slices were empty, only
+        bodies that were known stay. None if nothing is known yet.
     :return: the masks without the other bodies, and how many these were.
     """
     labels = _labels(masks, gap)
@@ -35,7 +39,8 @@ def structure_bodies(masks: np.ndarray, named: np.ndarray, gap: int) -> tuple[np
         if sizes[label] < max(_LEAST_PART * largest, 1):
             break
         filled = np.isin(labels, list(kept)).any(axis=(1, 2))
-        if (labels == label).any(axis=(1, 2))[~filled].any():
+        body = labels == label
+        if body.any(axis=(1, 2))[~filled].any() and (known is None or (body & known).any()):
             kept.add(label)
     return masks & np.isin(labels, list(kept)), int(np.count_nonzero(sizes)) - len(kept)
 

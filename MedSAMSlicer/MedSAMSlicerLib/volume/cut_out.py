@@ -9,7 +9,7 @@ from MedSAMSlicerLib.prompts import Box
 Window = tuple[slice, slice]
 
 # How much wider than the structure: what is around tells it apart. Testing/Benchmarks/README.md has other widths.
-_WIDTH = 3.0
+_WIDTH = 2.5
 # Pixels are enlarged to no more than two of the model's; a cut-out hardly smaller than the slice tells nothing new.
 _MOST_ENLARGED = 2.0
 _MOST_OF_SLICE = 0.7

@@ -21,17 +21,18 @@ from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Predictor, SliceMask, soft_dice
 from MedSAMSlicerLib.volume.viterbi import agreement
 
-# The structure has ended where the mask's intensities look like what surrounds it (mean log odds), where it does not look
-# like the structure to the image encoder (soft Dice), where the mask jumps to something else (Dice with its neighbor),
-# and where little is left of it (part of its largest area). Testing/Benchmarks/README.md tells how wide the choice is.
+# The structure has ended where the mask's intensities look like what surrounds it (mean log odds), where it does not
+# look like the structure to the image encoder (soft Dice), where the mask jumps to something else (Dice with its
+# neighbor), and where little is left of it (part of its largest area). Testing/Benchmarks/README.md tells how wide the
+# choice is.
 _LEAST_ODDS, _LEAST_LIKENESS, _LEAST_OVERLAP, _LEAST_AREA = -1.0, 0.25, 0.25, 0.05
 # From slice to slice a box is tried as it is and larger or smaller by these parts on every side.
 _STEPS = (0.0, 0.1, -0.1, -0.2)
-# A mask may grow by this part of its size from slice to slice, or as far as these are apart; the final box is as much
-# wider than what was found.
+# A mask may grow by this part of its size from slice to slice, or as far as these are apart; the final box is as
+# much wider than what was found.
 _GROWTH = 0.15
 # What looks alike to at least this degree has a box. A mask teaches by this power of its confidence, the first one more.
-_ALIKE, _CONFIDENCE_POWER, _FIRST_WEIGHT = 0.5, 4, 5.0
+_ALIKE, _CONFIDENCE_POWER, _FIRST_WEIGHT = 0.5, 4, 15.0
 # Width of the surroundings to compare with, in pixels.
 _SURROUNDINGS = 6
 

@@ -105,8 +105,8 @@ def propagate_path(
         results = solve(decoder, found, given, likenesses)
     _teach(model, decoder, results, given)
     results = without_ends(decoder, results, model.likenesses(boxes), given)
+    results, dropped = _of_structure(decoder, results, given)
     if not keys:
-        results, dropped = _of_structure(decoder, results, given)
         yield from results
         return dropped
     return (yield from _corrected(decoder.within(room), room, found, results, {**keys, **given}, model))
@@ -124,6 +124,8 @@ def _corrected(
     certain = {index: fixed(decoder, key) for index, key in keys.items()}
     given = {index: box for index, key in keys.items() if (box := _edges(key))}
     stops = sorted({min(room), *keys, max(room)})
+    before = {each.index: each.mask[decoder.frame] for each in results}
+    before = {each.index: each.mask[decoder.frame] for each in results}
     dropped = 0
     for first, last in itertools.pairwise(stops) if len(stops) > 1 else [(stops[0], stops[0])]:
         section = {
@@ -147,9 +149,8 @@ def _corrected(
         likenesses = taught.likenesses(section)
         solved = solve(decoder, section, keys, likenesses)
         solved = without_ends(decoder, solved, likenesses, keys)
-        solved, fragments = _of_structure(
-            decoder, solved, {index: keys[index] for index in (first, last) if index in keys}
-        )
+        at_ends = {index: keys[index] for index in (first, last) if index in keys}
+        solved, fragments = _of_structure(decoder, solved, at_ends, before)
         dropped += fragments
         # A key slice ends one section and begins the next.
         yield from solved if last == stops[-1] else solved[:-1]
@@ -181,11 +182,18 @@ def _alike(decoder: CandidateDecoder, likenesses: Likenesses) -> dict[int, Box]:
     return boxes
 
 
-def _of_structure(decoder: CandidateDecoder, results: list[SliceMask], keys: Keys) -> tuple[list[SliceMask], int]:
-    """Drop the bodies that are not the structure's; those that key slices show are."""
+def _of_structure(
+    decoder: CandidateDecoder, results: list[SliceMask], keys: Keys, before: Mapping[int, np.ndarray] | None = None
+) -> tuple[list[SliceMask], int]:
+    """Drop the bodies that are not the structure's; those that key slices show are.
+
+    :param before: slice index -> what was the structure's before the key slices, bool (h, w).
+    """
     masks = np.stack([each.mask[decoder.frame] for each in results])
     named = np.stack([each.mask[decoder.frame] & (each.index in keys) for each in results])
-    kept, dropped = structure_bodies(masks, named, decoder.gap)
+    nothing = np.zeros_like(masks[0])
+    known = None if before is None else np.stack([before.get(each.index, nothing) for each in results])
+    kept, dropped = structure_bodies(masks, named, decoder.gap, known)
     return [
         replace(each, mask=decoder.whole(mask)) if each.index not in keys else each
         for each, mask in zip(results, kept, strict=True)
