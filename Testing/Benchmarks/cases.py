@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,12 @@ class Case:
     volume: Volume
     expert: np.ndarray
     window: str
+
+    @property
+    def patient(self) -> str:
+        """Name the patient: the sample, or a file's name up to its first number, or all of it without one."""
+        source = self.name.rsplit(" ", 1)[0] if self.window == "auto" else self.name.split(" ")[0]
+        return re.sub(r"(\d+).*", r"\1", source)
 
 
 def labelled_cases(folder: Path | None = None, *, further: bool = False) -> list[Case]:

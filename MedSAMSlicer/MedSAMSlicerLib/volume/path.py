@@ -32,7 +32,7 @@ from MedSAMSlicerLib.volume.viterbi import agreement
 # What masks have in advance: the official one, as it follows from its neighbor, that of the smoothed box, as it follows
 # from all slices, that of the box around what looks alike, and those that follow from key slices.
 # Testing/Benchmarks/README.md tells how they were chosen.
-_OFFICIAL_BONUS, _TRACK_BONUS, _LIKENESS_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0.05, 0.3
+_OFFICIAL_BONUS, _TRACK_BONUS, _LIKENESS_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0.05, 0.1
 # A user's box is wider than the structure already, as a rule: of the margin of training it gets this part.
 _OWN_MARGIN = 0.5
 # Slices that are surer than this are not decoded from smaller boxes.
@@ -121,7 +121,8 @@ def _corrected(
     model: EmbeddingModel,
 ) -> Generator[SliceMask, None, int]:
     """Solve every section between key slices and ends anew, with what follows from the key slices."""
-    certain = {index: fixed(decoder, key) for index, key in keys.items()}
+    known = model.likenesses([index for index in keys if index in model])
+    certain = {index: fixed(decoder, key, known) for index, key in keys.items()}
     given = {index: box for index, key in keys.items() if (box := _edges(key))}
     stops = sorted({min(room), *keys, max(room)})
     before = {each.index: each.mask[decoder.frame] for each in results}

@@ -23,7 +23,7 @@ _LIKENESS_ODDS = 0.5
 _LEAST_LIKENESS, _LEAST_PROBABILITY = 0.03, 0.01
 
 
-def fixed(decoder: CandidateDecoder, key: KeySlice) -> Candidates:
+def fixed(decoder: CandidateDecoder, key: KeySlice, likenesses: Likenesses | None = None) -> Candidates:
     """Make the only candidate of a key slice: its mask, or what the model finds in its box."""
     if key.mask is not None:
         probabilities = key.mask[decoder.frame].astype(np.float32)[None]
@@ -32,6 +32,8 @@ def fixed(decoder: CandidateDecoder, key: KeySlice) -> Candidates:
     assert key.box is not None
     candidates = decoder.decode(key.index, [decoder.as_trained(outline(key.box))])
     inside = decoder.pixels_of(key.box)
+    if likenesses and key.index in likenesses:
+        candidates.probabilities[0] = _with_odds(candidates.probabilities[0], likenesses[key.index])
     refined = refine(candidates.probabilities, decoder.images[key.index][None], inside[None])
     return Candidates(key.index, [key.box], refined, candidates.iou, np.zeros(1))
 
