@@ -106,10 +106,11 @@ def propagate_path(
     _teach(model, decoder, results, given)
     results = without_ends(decoder, results, model.likenesses(boxes), given)
     results, dropped = _of_structure(decoder, results, given)
+    keys = {**keys, **given}
     if not keys:
         yield from results
         return dropped
-    return (yield from _corrected(decoder.within(room), room, found, results, {**keys, **given}, model))
+    return (yield from _corrected(decoder.within(room), room, found, results, keys, model))
 
 
 def _corrected(
