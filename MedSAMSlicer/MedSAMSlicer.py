@@ -124,6 +124,8 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
     - ``device``: "auto", "cuda", "mps" or "cpu".
     - ``axis``: direction of the slices, "auto", "i", "j" or "k".
     - ``window``: "auto", "abdomen", "lung", "brain", "mediastinum", "bone", "mr", "full" or "LEVEL/WIDTH".
+    - ``limit``: how far a structure is followed from a box on one slice to either side, in millimeters; by default
+      until it ends. The ends of 3-D boxes hold without it.
     - ``propagation``: "path", "reference" (LiteMedSAM's official one) or "per-slice".
     - ``editorNode``: a vtkMRMLSegmentEditorNode whose masking and overwrite rules hold; by default there are none.
     - ``progress``: called after every slice with (done, total); it stops the segmentation by returning False.
@@ -178,32 +180,48 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
     ):
         """Segment what an ROI holds in a volume, and return the ID of the segment.
 
+        An ROI that was placed in a slice view with the module's *Place ROI* is a box on that slice, until its depth is
+        set by a drag or by code: the structure is followed from there to both sides until it ends, and the ROI takes
+        the depth that was found. Any other ROI is a 3-D box, whose ends hold.
+
         To correct it, call this again with its ID and key slices: flat ROIs around the structure in single slices of
         any of the three directions, or slices painted by hand (see `paintedSlice`). Only what lies between a key slice
         and its neighbors changes. Called again without a key slice, its correction is taken back.
 
-        :param roiNode: a Markups ROI around the structure, in any orientation; None to follow the structure from the
-            first key slice to both sides until it ends.
+        :param roiNode: a Markups ROI around the structure, a 3-D box in any orientation; None to follow the structure
+            from the first key slice.
         :param segmentID: the segment whose content is replaced; by default a new one is added.
         :param keySlices: flat Markups ROIs, or what `paintedSlice` returns.
         """
+        from MedSAMSlicerLib.mrml.boxes import show_depth
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_roi(volumeNode, roiNode, segmentID, keySlices)
-        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+        (segmentID,) = self._segment(volumeNode, segmentationNode, [structure], model, device, **options)
+        if roiNode is not None:
+            show_depth(roiNode, volumeNode, segmentationNode, segmentID)
+        return segmentID
 
     def segmentROIs(self, volumeNode, roiNodes, segmentationNode, model="lite", device="auto", **options):
         """Segment what several ROIs hold, one segment each, in one step of undo; return the segments' IDs.
+
+        Some may be boxes on one slice and others 3-D boxes, see `segmentROI`.
 
         Example::
 
             rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
             logic.segmentROIs(volumeNode, rois, segmentationNode)
         """
+        from MedSAMSlicerLib.mrml.boxes import show_depth
         from MedSAMSlicerLib.mrml.structure import Structure
 
+        roiNodes = list(roiNodes)
         structures = [Structure.of_roi(volumeNode, roiNode) for roiNode in roiNodes]
-        return self._segment(volumeNode, segmentationNode, structures, model, device, **options)
+        segmentIDs = self._segment(volumeNode, segmentationNode, structures, model, device, **options)
+        # (Fewer, where it was stopped.)
+        for roiNode, segmentID in zip(roiNodes, segmentIDs, strict=False):
+            show_depth(roiNode, volumeNode, segmentationNode, segmentID)
+        return segmentIDs
 
     def segmentBox(
         self,
@@ -217,7 +235,7 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         device="auto",
         **options,
     ):
-        """Segment what the box from one voxel to another holds, and return the ID of the segment.
+        """Segment what the 3-D box from one voxel to another holds, and return the ID of the segment.
 
         Example: ``logic.segmentBox(volumeNode, (120, 80, 10), (180, 150, 25), segmentationNode, name="liver")``
 
@@ -227,6 +245,33 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_voxels(volumeNode, first, last, name, segmentID)
+        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+
+    def segmentSliceBox(
+        self,
+        volumeNode,
+        index,
+        box,
+        segmentationNode,
+        axis="k",
+        segmentID=None,
+        name="Segment",
+        model="lite",
+        device="auto",
+        **options,
+    ):
+        """Follow a structure from a box on one slice to both sides until it ends, and return the ID of the segment.
+
+        Example: ``logic.segmentSliceBox(volumeNode, 12, (120, 80, 180, 150), segmentationNode, limit=60)``
+
+        :param index: of the slice, in voxels.
+        :param box: (x0, y0, x1, y1) in voxels, inclusive; x counts the lower and y the higher of the two other axes, so
+            I and J for slices along K.
+        :param axis: of the slice, "i", "j" or "k".
+        """
+        from MedSAMSlicerLib.mrml.structure import Structure
+
+        structure = Structure.of_slice(volumeNode, index, box, axis, name, segmentID)
         return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
 
     def segmentSlices(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -11,12 +12,27 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.placement import Placement
-from MedSAMSlicerLib.app.slice_views import jump_to
-from MedSAMSlicerLib.mrml.boxes import box_of, is_ticked, segment_of, structure_boxes, structure_of, tick
+from MedSAMSlicerLib.app.slice_views import jump_to, slice_node_under_mouse
+from MedSAMSlicerLib.mrml.boxes import (
+    box_of,
+    flatten,
+    is_ticked,
+    segment_of,
+    show_depth,
+    slice_clicked,
+    slice_in_middle,
+    structure_boxes,
+    structure_of,
+    tick,
+)
+from MedSAMSlicerLib.mrml.slice_boxes import is_on_slice, lay, make_3d
 from MedSAMSlicerLib.mrml.structure import Structure
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
+
+_BOX, _KIND, _SEGMENT = range(3)
+_3D, _ON_SLICE = range(2)
 
 
 class BoxesSection(slicer.util.VTKObservationMixin):
@@ -29,8 +45,8 @@ class BoxesSection(slicer.util.VTKObservationMixin):
         self._filling = False
         self._placement = Placement(self._on_placed)
         table = panel.ui.boxesTable
-        table.setColumnCount(2)
-        table.setHorizontalHeaderLabels([_("Box"), _("Segment")])
+        table.setColumnCount(3)
+        table.setHorizontalHeaderLabels([_("Box"), _("Depth"), _("Segment")])
         table.verticalHeader().hide()
         table.horizontalHeader().setStretchLastSection(True)
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
@@ -79,9 +95,22 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             segment.setFlags(segment.flags() ^ qt.Qt.ItemIsEditable)
             if made:
                 segment.setForeground(qt.QBrush(qt.QColor.fromRgbF(*made.GetColor())))
-            table.setItem(row, 0, name)
-            table.setItem(row, 1, segment)
+            table.setItem(row, _BOX, name)
+            table.setItem(row, _SEGMENT, segment)
+            kind = table.cellWidget(row, _KIND)
+            if kind is None:
+                kind = self._add_kind(row)
+            kind.setCurrentIndex(_ON_SLICE if is_on_slice(roi) else _3D)
+        table.resizeColumnsToContents()
         self._filling = False
+
+    def fit(self, volume: Any, segmentation: Any) -> None:
+        """Give all boxes on one slice the depth of their segments; without one, a box lies in its slice only."""
+        if any(node is None or node.GetScene() is None for node in (volume, segmentation)):
+            return
+        for roi in self._rows:
+            if roi.GetScene() is not None:
+                show_depth(roi, volume, segmentation, segment_of(roi, segmentation))
 
     def leave(self) -> None:
         """End a placement that runs."""
@@ -107,6 +136,40 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             self._rows[row].GetDisplayNode().SetVisibility(True)
             jump_to(self._rows[row].GetCenterWorld())
 
+    def _add_kind(self, row: int) -> Any:
+        """Add the list in which the user says what a box is."""
+        kind = qt.QComboBox()
+        kind.addItem(_("3-D box"))
+        kind.addItem(_("one slice"))
+        kind.toolTip = _(
+            "One slice: the structure is followed from the box's slice until it ends, and the box takes the depth that "
+            "was found. 3-D box: the structure is looked for from the first to the last slice of the box."
+        )
+        kind.connect("activated(int)", lambda index: self._on_kind_chosen(row, index))
+        self._panel.ui.boxesTable.setCellWidget(row, _KIND, kind)
+        return kind
+
+    def _on_kind_chosen(self, row: int, kind: int) -> None:
+        roi = self._rows[row]
+        if kind == _3D:
+            make_3d(roi)
+        elif not is_on_slice(roi):
+            self._lay(roi, lambda volume: slice_in_middle(roi, volume))
+        self._panel.update()
+
+    def _lay(self, roi: Any, find: Callable[[Any], tuple[int, int]]) -> None:
+        """Make a box one on a slice, or say why it can't be.
+
+        :param find: called with the volume; returns the axis and index of the slice.
+        """
+        volume = self._panel.parameters.inputVolume
+        try:
+            if volume is None:
+                raise ValueError(_("Choose a volume first."))
+            lay(roi, volume, *find(volume))
+        except ValueError as error:
+            self._panel.tell(_("{problem} The box is a 3-D box.").format(problem=error), error=True)
+
     def _follow(self, rois: list[Any]) -> None:
         """Observe the boxes that are there, and those only."""
         for roi in self._rows:
@@ -123,6 +186,15 @@ class BoxesSection(slicer.util.VTKObservationMixin):
         self._panel.update()
 
     def _on_placed(self, roi: Any) -> None:
+        view = slice_node_under_mouse()
+        if roi is not None and view is not None:
+
+            def clicked(volume: Any) -> tuple[int, int]:
+                axis, index = slice_clicked(roi, view, volume)
+                flatten(roi, volume, axis)
+                return axis, index
+
+            self._lay(roi, clicked)
         self._panel.update()
         if roi is not None and self._panel.parameters.autoUpdate:
             self._panel.segment(lambda: [self._structure(roi)])
@@ -132,7 +204,7 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             self._panel.segment(lambda: [self._structure(roi)])
 
     def _on_cell_changed(self, row: int, column: int) -> None:
-        if self._filling or column != 0 or row >= len(self._rows):
+        if self._filling or column != _BOX or row >= len(self._rows):
             return
         roi, item = self._rows[row], self._panel.ui.boxesTable.item(row, column)
         segmentation = self._panel.parameters.segmentation
