@@ -167,22 +167,11 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
             self._worker = Worker()
         return self._worker
 
-    def segmentROI(
-        self,
-        volumeNode,
-        roiNode,
-        segmentationNode,
-        segmentID=None,
-        model="lite",
-        device="auto",
-        keySlices=(),
-        **options,
-    ):
+    def segmentROI(self, volumeNode, roiNode, segmentationNode, segmentID=None, keySlices=(), **options):
         """Segment what an ROI holds in a volume, and return the ID of the segment.
 
-        An ROI that was placed in a slice view with the module's *Place ROI* is a box on that slice, until its depth is
-        set by a drag or by code: the structure is followed from there to both sides until it ends, and the ROI takes
-        the depth that was found. Any other ROI is a 3-D box, whose ends hold.
+        An ROI that the module's *Place ROI* has placed in a slice view is a box on that slice, until its depth is set:
+        the structure is followed to both sides until it ends, and the ROI takes that depth. Any other is a 3-D box.
 
         To correct it, call this again with its ID and key slices: flat ROIs around the structure in single slices of
         any of the three directions, or slices painted by hand (see `paintedSlice`). Only what lies between a key slice
@@ -197,15 +186,13 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_roi(volumeNode, roiNode, segmentID, keySlices)
-        (segmentID,) = self._segment(volumeNode, segmentationNode, [structure], model, device, **options)
+        (segmentID,) = self._segment(volumeNode, segmentationNode, [structure], **options)
         if roiNode is not None:
             show_depth(roiNode, volumeNode, segmentationNode, segmentID)
         return segmentID
 
-    def segmentROIs(self, volumeNode, roiNodes, segmentationNode, model="lite", device="auto", **options):
+    def segmentROIs(self, volumeNode, roiNodes, segmentationNode, **options):
         """Segment what several ROIs hold, one segment each, in one step of undo; return the segments' IDs.
-
-        Some may be boxes on one slice and others 3-D boxes, see `segmentROI`.
 
         Example::
 
@@ -217,24 +204,12 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
 
         roiNodes = list(roiNodes)
         structures = [Structure.of_roi(volumeNode, roiNode) for roiNode in roiNodes]
-        segmentIDs = self._segment(volumeNode, segmentationNode, structures, model, device, **options)
-        # (Fewer, where it was stopped.)
+        segmentIDs = self._segment(volumeNode, segmentationNode, structures, **options)
         for roiNode, segmentID in zip(roiNodes, segmentIDs, strict=False):
             show_depth(roiNode, volumeNode, segmentationNode, segmentID)
         return segmentIDs
 
-    def segmentBox(
-        self,
-        volumeNode,
-        first,
-        last,
-        segmentationNode,
-        segmentID=None,
-        name="Segment",
-        model="lite",
-        device="auto",
-        **options,
-    ):
+    def segmentBox(self, volumeNode, first, last, segmentationNode, segmentID=None, name="Segment", **options):
         """Segment what the 3-D box from one voxel to another holds, and return the ID of the segment.
 
         Example: ``logic.segmentBox(volumeNode, (120, 80, 10), (180, 150, 25), segmentationNode, name="liver")``
@@ -245,20 +220,10 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_voxels(volumeNode, first, last, name, segmentID)
-        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+        return self._segment(volumeNode, segmentationNode, [structure], **options)[0]
 
     def segmentSliceBox(
-        self,
-        volumeNode,
-        index,
-        box,
-        segmentationNode,
-        axis="k",
-        segmentID=None,
-        name="Segment",
-        model="lite",
-        device="auto",
-        **options,
+        self, volumeNode, index, box, segmentationNode, axis="k", segmentID=None, name="Segment", **options
     ):
         """Follow a structure from a box on one slice to both sides until it ends, and return the ID of the segment.
 
@@ -272,20 +237,9 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_slice(volumeNode, index, box, axis, name, segmentID)
-        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+        return self._segment(volumeNode, segmentationNode, [structure], **options)[0]
 
-    def segmentSlices(
-        self,
-        volumeNode,
-        boxes,
-        segmentationNode,
-        axis="k",
-        segmentID=None,
-        name="Segment",
-        model="lite",
-        device="auto",
-        **options,
-    ):
+    def segmentSlices(self, volumeNode, boxes, segmentationNode, axis="k", segmentID=None, name="Segment", **options):
         """Segment a structure of which single slices have a box each, and the slices between them; return its ID.
 
         Example::
@@ -300,7 +254,7 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_slices(boxes, axis, name, segmentID)
-        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+        return self._segment(volumeNode, segmentationNode, [structure], **options)[0]
 
     def paintedSlice(self, volumeNode, segmentationNode, segmentID, axis, index):
         """Make a key slice of what a segment holds in one slice, after it was painted or erased by hand.
@@ -407,9 +361,9 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         volumeNode,
         segmentationNode,
         structures,
-        model,
-        device,
         *,
+        model="lite",
+        device="auto",
         progress=None,
         cancel=None,
         editorNode=None,

@@ -139,6 +139,9 @@ def test_a_distance_that_is_still_being_typed_counts_when_enter_applies(editor_3
     field = editor_3d.options.distanceSpinBox.findChild(editor_3d.gui.qt.QLineEdit)
     field.setText("0.0 mm")
     editor_3d.accept()
+    assert not editor_3d.held().any(), "nobody has seen it yet"
+    assert np.array_equal(editor_3d.proposed(), block_slice(2, 9))
+    editor_3d.accept()
     assert np.array_equal(editor_3d.held(), block_slice(2, 9))
 
 

@@ -57,7 +57,6 @@ def kind(user, row: int = 0) -> str:
 def choose_kind(user, text: str) -> None:
     combo = user.ui.boxesTable.cellWidget(0, 1)
     combo.setCurrentIndex(combo.findText(text))
-    combo.activated.emit(combo.currentIndex)
     user.gui.pump()
 
 

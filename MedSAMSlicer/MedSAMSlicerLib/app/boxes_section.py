@@ -145,11 +145,13 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             "One slice: the structure is followed from the box's slice until it ends, and the box takes the depth that "
             "was found. 3-D box: the structure is looked for from the first to the last slice of the box."
         )
-        kind.connect("activated(int)", lambda index: self._on_kind_chosen(row, index))
+        kind.connect("currentIndexChanged(int)", lambda index: self._on_kind_chosen(row, index))
         self._panel.ui.boxesTable.setCellWidget(row, _KIND, kind)
         return kind
 
     def _on_kind_chosen(self, row: int, kind: int) -> None:
+        if self._filling or row >= len(self._rows):
+            return
         roi = self._rows[row]
         if kind == _3D:
             make_3d(roi)
