@@ -51,12 +51,12 @@ def place(user, view: str = "Red", corners=None) -> slicer.vtkMRMLMarkupsROINode
 
 def kind(user, row: int = 0) -> str:
     """What the table says of a box."""
-    return user.ui.boxesTable.cellWidget(row, 1).currentText
+    return user.ui.boxesTable.item(row, 1).text()
 
 
 def choose_kind(user, text: str) -> None:
-    combo = user.ui.boxesTable.cellWidget(0, 1)
-    combo.setCurrentIndex(combo.findText(text))
+    check = user.gui.qt.Qt.Checked if text == "one slice" else user.gui.qt.Qt.Unchecked
+    user.ui.boxesTable.item(0, 1).setCheckState(check)
     user.gui.pump()
 
 

@@ -31,8 +31,8 @@ from MedSAMSlicerLib.mrml.structure import Structure
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
 
-_BOX, _KIND, _SEGMENT = range(3)
-_3D, _ON_SLICE = range(2)
+# The columns of the table.
+_BOX, _DEPTH, _SEGMENT = range(3)
 
 
 class BoxesSection(slicer.util.VTKObservationMixin):
@@ -95,12 +95,20 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             segment.setFlags(segment.flags() ^ qt.Qt.ItemIsEditable)
             if made:
                 segment.setForeground(qt.QBrush(qt.QColor.fromRgbF(*made.GetColor())))
+            on_slice = is_on_slice(roi)
+            depth = qt.QTableWidgetItem(_("one slice") if on_slice else _("3-D box"))
+            depth.setCheckState(qt.Qt.Checked if on_slice else qt.Qt.Unchecked)
+            depth.setFlags(depth.flags() ^ qt.Qt.ItemIsEditable)
+            depth.setToolTip(
+                _(
+                    "Ticked: a box on one slice. The structure is followed from there until it ends, and the box takes "
+                    "the depth that was found. Otherwise a 3-D box: the structure is looked for from its first to its "
+                    "last slice."
+                )
+            )
             table.setItem(row, _BOX, name)
+            table.setItem(row, _DEPTH, depth)
             table.setItem(row, _SEGMENT, segment)
-            kind = table.cellWidget(row, _KIND)
-            if kind is None:
-                kind = self._add_kind(row)
-            kind.setCurrentIndex(_ON_SLICE if is_on_slice(roi) else _3D)
         table.resizeColumnsToContents()
         self._filling = False
 
@@ -136,28 +144,12 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             self._rows[row].GetDisplayNode().SetVisibility(True)
             jump_to(self._rows[row].GetCenterWorld())
 
-    def _add_kind(self, row: int) -> Any:
-        """Add the list in which the user says what a box is."""
-        kind = qt.QComboBox()
-        kind.addItem(_("3-D box"))
-        kind.addItem(_("one slice"))
-        kind.toolTip = _(
-            "One slice: the structure is followed from the box's slice until it ends, and the box takes the depth that "
-            "was found. 3-D box: the structure is looked for from the first to the last slice of the box."
-        )
-        kind.connect("currentIndexChanged(int)", lambda index: self._on_kind_chosen(row, index))
-        self._panel.ui.boxesTable.setCellWidget(row, _KIND, kind)
-        return kind
-
-    def _on_kind_chosen(self, row: int, kind: int) -> None:
-        if self._filling or row >= len(self._rows):
-            return
-        roi = self._rows[row]
-        if kind == _3D:
-            make_3d(roi)
-        elif not is_on_slice(roi):
+    def _switch(self, roi: Any, on_slice: bool) -> None:
+        """Make a box one on a slice, the one in its middle, or a 3-D box."""
+        if on_slice:
             self._lay(roi, lambda volume: slice_in_middle(roi, volume))
-        self._panel.update()
+        else:
+            make_3d(roi)
 
     def _lay(self, roi: Any, find: Callable[[Any], tuple[int, int]]) -> None:
         """Make a box one on a slice, or say why it can't be.
@@ -206,11 +198,17 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             self._panel.segment(lambda: [self._structure(roi)])
 
     def _on_cell_changed(self, row: int, column: int) -> None:
-        if self._filling or column != _BOX or row >= len(self._rows):
+        if self._filling or column == _SEGMENT or row >= len(self._rows):
             return
         roi, item = self._rows[row], self._panel.ui.boxesTable.item(row, column)
         segmentation = self._panel.parameters.segmentation
-        tick(roi, item.checkState() == qt.Qt.Checked)
+        checked = item.checkState() == qt.Qt.Checked
+        if column == _DEPTH:
+            if checked != is_on_slice(roi):
+                self._switch(roi, checked)
+            self._panel.update()
+            return
+        tick(roi, checked)
         if item.text() and item.text() != roi.GetName():
             roi.SetName(item.text())
             if (segment_id := segment_of(roi, segmentation)) is not None:
