@@ -10,7 +10,7 @@ import vtk
 
 from effect_editor import BrightPredictor
 from geometries import FIRST, LAST
-from MedSAMSlicerLib.mrml.boxes import structure_boxes
+from MedSAMSlicerLib.mrml.boxes import slice_in_view, structure_boxes
 from MedSAMSlicerLib.mrml.markups import ijk_corners
 from MedSAMSlicerLib.mrml.slice_boxes import has_depth, is_on_slice, slice_of
 from MedSAMSlicerLib.volume.steps import Outcome
@@ -82,8 +82,6 @@ def drag_face(user, roi, axis: int, view: str, slices: float, side: int = 1) -> 
 
 def view_along(user, axis: int) -> str:
     """The view that shows slices along an axis."""
-    from MedSAMSlicerLib.mrml.boxes import slice_in_view
-
     manager = user.gui.layout_manager
     return next(
         name
@@ -98,6 +96,8 @@ def test_two_clicks_run_depth_drag_of_the_depth_run_undo(gui, user, volume_node)
     assert slice_of(roi, volume_node) == (2, 4)
     assert kind(user) == "one slice"
     assert depth(user, roi) == (3.75, 4.25), "in its slice only, whatever depth Slicer gave it"
+    across = gui.layout_manager.sliceWidget(view_along(user, 1)).mrmlSliceNode()
+    assert slice_in_view(across, volume_node) == (1, (CORNERS[0][1] + CORNERS[1][1]) // 2), "the others show it"
 
     user.segment()
     np.testing.assert_array_equal(user.mask(), box_mask(volume_node))

@@ -189,6 +189,8 @@ class BoxesSection(slicer.util.VTKObservationMixin):
                 return axis, index
 
             self._lay(roi, clicked)
+            # The views across show where its depth will be.
+            jump_to(roi.GetCenterWorld())
         self._panel.update()
         if roi is not None and self._panel.parameters.autoUpdate:
             self._panel.segment(lambda: [self._structure(roi)])

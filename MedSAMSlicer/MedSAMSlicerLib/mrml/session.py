@@ -99,7 +99,7 @@ class SegmentationSession:
         """Read all that the segmentation of structures needs of their nodes; nothing is changed yet.
 
         :param axis: of the slices, "i", "j", "k" or "auto", see `volume.geometry.choose_axis`; without an ROI "auto" is
-            the first key slice's.
+            the first key slice's, and a box on one slice is always followed along its own.
         :param window: see `volume.intensity.resolve_window`.
         :param propagation: a name in `volume.propagation.PROPAGATIONS`.
         :param first: the slice to begin with, (axis, index), see `task.SegmentationTask`.
