@@ -87,7 +87,7 @@ class MedSAMSlicerPanelTest(unittest.TestCase):
                 interactor.SetEventInformation(x, y, 0, 0, "\0", 0, None)
                 interactor.InvokeEvent(event)
             self.run_events()
-        self.assertFalse(self.widget.panel.ui.placeROIButton.checked)
+        self.run_events(until=lambda: not self.widget.panel.ui.placeROIButton.checked)
 
     def world(self, ijk):
         matrix = vtk.vtkMatrix4x4()

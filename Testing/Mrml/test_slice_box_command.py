@@ -73,7 +73,9 @@ def test_the_structure_is_followed_until_it_ends(bright_file, predictor, out):
 def test_a_limit_ends_it_before_and_an_open_end_is_told(ct_file, predictor, out, capsys):
     boxes = ("--slice-box", 4, 5, 6, 20, 15, 5, 22, 17, 28, 22, "--axis", "k")
     assert segment(ct_file, out / "open.nrrd", *boxes, "--json", out / "open.json") == 0
-    assert "Segment_2: It was followed to the first and the last slice of the volume" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "Segment_2: It was followed to the first and the last slice of the volume" in error
+    assert "CT 1 slices" in error, "how many there will be is not known yet"
     assert [each["open_ends"] for each in json.loads((out / "open.json").read_text())["segments"]] == [[0, 9]] * 2
     thickness = read_volume(ct_file).spacing[2]
     assert segment(ct_file, out / "limited.nrrd", *boxes, "--limit", thickness) == 0
