@@ -124,6 +124,8 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
     - ``device``: "auto", "cuda", "mps" or "cpu".
     - ``axis``: direction of the slices, "auto", "i", "j" or "k".
     - ``window``: "auto", "abdomen", "lung", "brain", "mediastinum", "bone", "mr", "full" or "LEVEL/WIDTH".
+    - ``limit``: how far a structure is followed from a box on one slice to either side, in millimeters; by default
+      until it ends. The ends of 3-D boxes hold without it.
     - ``propagation``: "path", "reference" (LiteMedSAM's official one) or "per-slice".
     - ``editorNode``: a vtkMRMLSegmentEditorNode whose masking and overwrite rules hold; by default there are none.
     - ``progress``: called after every slice with (done, total); it stops the segmentation by returning False.
@@ -165,34 +167,31 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
             self._worker = Worker()
         return self._worker
 
-    def segmentROI(
-        self,
-        volumeNode,
-        roiNode,
-        segmentationNode,
-        segmentID=None,
-        model="lite",
-        device="auto",
-        keySlices=(),
-        **options,
-    ):
+    def segmentROI(self, volumeNode, roiNode, segmentationNode, segmentID=None, keySlices=(), **options):
         """Segment what an ROI holds in a volume, and return the ID of the segment.
+
+        An ROI that the module's *Place ROI* has placed in a slice view is a box on that slice, until its depth is set:
+        the structure is followed to both sides until it ends, and the ROI takes that depth. Any other is a 3-D box.
 
         To correct it, call this again with its ID and key slices: flat ROIs around the structure in single slices of
         any of the three directions, or slices painted by hand (see `paintedSlice`). Only what lies between a key slice
         and its neighbors changes. Called again without a key slice, its correction is taken back.
 
-        :param roiNode: a Markups ROI around the structure, in any orientation; None to follow the structure from the
-            first key slice to both sides until it ends.
+        :param roiNode: a Markups ROI around the structure, a 3-D box in any orientation; None to follow the structure
+            from the first key slice.
         :param segmentID: the segment whose content is replaced; by default a new one is added.
         :param keySlices: flat Markups ROIs, or what `paintedSlice` returns.
         """
+        from MedSAMSlicerLib.mrml.boxes import show_depth
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_roi(volumeNode, roiNode, segmentID, keySlices)
-        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+        (segmentID,) = self._segment(volumeNode, segmentationNode, [structure], **options)
+        if roiNode is not None:
+            show_depth(roiNode, volumeNode, segmentationNode, segmentID)
+        return segmentID
 
-    def segmentROIs(self, volumeNode, roiNodes, segmentationNode, model="lite", device="auto", **options):
+    def segmentROIs(self, volumeNode, roiNodes, segmentationNode, **options):
         """Segment what several ROIs hold, one segment each, in one step of undo; return the segments' IDs.
 
         Example::
@@ -200,24 +199,18 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
             rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
             logic.segmentROIs(volumeNode, rois, segmentationNode)
         """
+        from MedSAMSlicerLib.mrml.boxes import show_depth
         from MedSAMSlicerLib.mrml.structure import Structure
 
+        roiNodes = list(roiNodes)
         structures = [Structure.of_roi(volumeNode, roiNode) for roiNode in roiNodes]
-        return self._segment(volumeNode, segmentationNode, structures, model, device, **options)
+        segmentIDs = self._segment(volumeNode, segmentationNode, structures, **options)
+        for roiNode, segmentID in zip(roiNodes, segmentIDs, strict=False):
+            show_depth(roiNode, volumeNode, segmentationNode, segmentID)
+        return segmentIDs
 
-    def segmentBox(
-        self,
-        volumeNode,
-        first,
-        last,
-        segmentationNode,
-        segmentID=None,
-        name="Segment",
-        model="lite",
-        device="auto",
-        **options,
-    ):
-        """Segment what the box from one voxel to another holds, and return the ID of the segment.
+    def segmentBox(self, volumeNode, first, last, segmentationNode, segmentID=None, name="Segment", **options):
+        """Segment what the 3-D box from one voxel to another holds, and return the ID of the segment.
 
         Example: ``logic.segmentBox(volumeNode, (120, 80, 10), (180, 150, 25), segmentationNode, name="liver")``
 
@@ -227,20 +220,26 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_voxels(volumeNode, first, last, name, segmentID)
-        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+        return self._segment(volumeNode, segmentationNode, [structure], **options)[0]
 
-    def segmentSlices(
-        self,
-        volumeNode,
-        boxes,
-        segmentationNode,
-        axis="k",
-        segmentID=None,
-        name="Segment",
-        model="lite",
-        device="auto",
-        **options,
+    def segmentSliceBox(
+        self, volumeNode, index, box, segmentationNode, axis="k", segmentID=None, name="Segment", **options
     ):
+        """Follow a structure from a box on one slice to both sides until it ends, and return the ID of the segment.
+
+        Example: ``logic.segmentSliceBox(volumeNode, 12, (120, 80, 180, 150), segmentationNode, limit=60)``
+
+        :param index: of the slice, in voxels.
+        :param box: (x0, y0, x1, y1) in voxels, inclusive; x counts the lower and y the higher of the two other axes, so
+            I and J for slices along K.
+        :param axis: of the slice, "i", "j" or "k".
+        """
+        from MedSAMSlicerLib.mrml.structure import Structure
+
+        structure = Structure.of_slice(volumeNode, index, box, axis, name, segmentID)
+        return self._segment(volumeNode, segmentationNode, [structure], **options)[0]
+
+    def segmentSlices(self, volumeNode, boxes, segmentationNode, axis="k", segmentID=None, name="Segment", **options):
         """Segment a structure of which single slices have a box each, and the slices between them; return its ID.
 
         Example::
@@ -255,7 +254,7 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_slices(boxes, axis, name, segmentID)
-        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+        return self._segment(volumeNode, segmentationNode, [structure], **options)[0]
 
     def paintedSlice(self, volumeNode, segmentationNode, segmentID, axis, index):
         """Make a key slice of what a segment holds in one slice, after it was painted or erased by hand.
@@ -362,9 +361,9 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         volumeNode,
         segmentationNode,
         structures,
-        model,
-        device,
         *,
+        model="lite",
+        device="auto",
         progress=None,
         cancel=None,
         editorNode=None,

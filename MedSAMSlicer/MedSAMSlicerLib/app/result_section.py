@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import slicer
@@ -11,7 +11,9 @@ from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.settings import remember, setting
 from MedSAMSlicerLib.mrml.boxes import bind
+from MedSAMSlicerLib.mrml.outcomes import told
 from MedSAMSlicerLib.mrml.structure import Structure
+from MedSAMSlicerLib.volume.steps import Outcome
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
@@ -50,22 +52,23 @@ class ResultSection:
             return
         panel, parameters = self._panel, self._panel.parameters
         try:
-            segmentation = panel.segmentation()
+            volume, segmentation = parameters.inputVolume, panel.segmentation()
             pairs = read()
             self._job = panel.logic.startSegmentation(
-                parameters.inputVolume,
+                volume,
                 segmentation,
                 [structure for _roi, structure in pairs],
                 {
                     "onStep": lambda step: self._on_step(step, pairs, segmentation),
                     "onMessage": panel.tell,
-                    "onEnd": self._on_end,
+                    "onEnd": lambda error, outcomes: self._on_end(error, outcomes, volume, segmentation),
                     "keepOnStop": lambda: self._next is None and setting("keepOnCancel") == "true",
                 },
                 model=setting("model"),
                 device=setting("device"),
                 window=parameters.window,
                 first=panel.corrections.slice_in_view(),
+                limit=parameters.limit or None,
                 editor_node=_segment_editor_node() if parameters.useEditingRules else None,
             )
         except (ValueError, RuntimeError, OSError) as error:
@@ -87,12 +90,14 @@ class ResultSection:
         """Take the last segmentation back."""
         if not self.running and self._panel.parameters.segmentation is not None:
             self._panel.logic.undo(self._panel.parameters.segmentation)
+            self._panel.boxes.fit(self._panel.parameters.inputVolume, self._panel.parameters.segmentation)
             self._panel.update()
 
     def redo(self) -> None:
         """Bring back what was undone."""
         if not self.running and self._panel.parameters.segmentation is not None:
             self._panel.logic.redo(self._panel.parameters.segmentation)
+            self._panel.boxes.fit(self._panel.parameters.inputVolume, self._panel.parameters.segmentation)
             self._panel.update()
 
     def update(self, missing: str) -> None:
@@ -125,7 +130,12 @@ class ResultSection:
             bind(roi, segmentation, step.segment_id)
         bar = self._panel.ui.progressBar
         bar.maximum, bar.value = step.total, step.done
-        if step.done < step.total:
+        if pairs[step.structure][1].is_followed and not step.result.final:
+            bar.maximum = 0  # how many slices there are is to be found
+            self._panel.tell(
+                _("Following {name}: slice {slice}").format(name=pairs[step.structure][1].name, slice=step.result.index)
+            )
+        elif step.done < step.total:
             left = (time.monotonic() - self._start) / step.done * (step.total - step.done)
             self._panel.tell(
                 _("Slice {done} of {total}, about {left} s left").format(
@@ -135,7 +145,9 @@ class ResultSection:
         else:
             self._panel.tell(_("Fitting the slices together…"))
 
-    def _on_end(self, error: BaseException | None) -> None:
+    def _on_end(
+        self, error: BaseException | None, outcomes: Mapping[str, Outcome], volume: Any, segmentation: Any
+    ) -> None:
         stopped, self._job = self._job is not None and self._job.stopped, None
         bar = self._panel.ui.progressBar
         bar.maximum, bar.value = 100, 0 if error or stopped else 100
@@ -144,7 +156,13 @@ class ResultSection:
         elif stopped:
             self._panel.tell(_("Stopped."))
         else:
-            self._panel.tell(_("Done in {seconds} s.").format(seconds=round(time.monotonic() - self._start, 1)))
+            sentences = [_("Done in {seconds} s.").format(seconds=round(time.monotonic() - self._start, 1))]
+            for segment_id, outcome in outcomes.items():
+                if said := " ".join(told(outcome)):
+                    name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
+                    sentences.append(f"{name}: {said}")
+            self._panel.tell(" ".join(sentences))
+        self._panel.boxes.fit(volume, segmentation)
         self._panel.update()
         following, self._next = self._next, None
         if following is not None and self._panel.parameters is not None:

@@ -12,10 +12,11 @@ import slicer
 import slicer.util
 
 from MedSAMSlicerLib.app.requirements import missing_torch, missing_weights
-from MedSAMSlicerLib.mrml.boxes import is_ticked, structure_boxes, tick
-from MedSAMSlicerLib.mrml.markups import wrap_voxels
+from MedSAMSlicerLib.mrml.boxes import is_ticked, show_depth, structure_boxes, tick
+from MedSAMSlicerLib.mrml.markups import ijk_corners, wrap_voxels
 from MedSAMSlicerLib.mrml.segments import segment_mask
 from MedSAMSlicerLib.mrml.session import SegmentationSession
+from MedSAMSlicerLib.mrml.slice_boxes import is_on_slice, lay
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.geometry import voxel_box_corners
@@ -70,6 +71,22 @@ class SelfTest(unittest.TestCase):
         np.testing.assert_array_equal(segment_mask(self.segmentation, segment_id, self.volume), expected)
         self.assertTrue(session.undo(self.segmentation))
         self.assertEqual(self.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
+
+    def test_a_box_on_one_slice_is_followed_and_its_depth_is_found(self) -> None:
+        """The box takes the depth of the ball, and is a 3-D box once its depth is set."""
+        lay(self.roi, self.volume, 2, int(_CENTER[2]))
+        self.assertTrue(is_on_slice(self.roi))
+        session = SegmentationSession(_BoxFiller())
+        segment_id = session.segment(self.volume, self.roi, self.segmentation)
+        found = np.flatnonzero(segment_mask(self.segmentation, segment_id, self.volume).any(axis=(1, 2)))
+        self.assertEqual(found.tolist(), list(range(_FIRST[2], _LAST[2] + 1)))
+        show_depth(self.roi, self.volume, self.segmentation, segment_id)
+        depth = ijk_corners(self.roi, self.volume)[:, 2]
+        np.testing.assert_allclose([depth.min(), depth.max()], [_FIRST[2] - 0.5, _LAST[2] + 0.5], atol=0.01)
+        self.assertTrue(is_on_slice(self.roi))
+        x, y, z = self.roi.GetSize()
+        self.roi.SetSize(x, y, z + 3)
+        self.assertFalse(is_on_slice(self.roi))
 
     def test_lite_medsam_finds_the_ball(self) -> None:
         """The real model does, if it is on this computer."""

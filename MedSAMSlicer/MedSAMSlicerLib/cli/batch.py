@@ -18,7 +18,8 @@ from MedSAMSlicerLib.cli.segment import check_arguments, require_slicer_core, se
 if TYPE_CHECKING:
     from MedSAMSlicerLib.volume.files import Volume
 
-_COLUMNS = ("volume", "output", "box", "roi", "name", "window", "axis", "propagation", "snapshot", "json")
+_PROMPTS = ("box", "slice_box", "roi")
+_COLUMNS = ("volume", "output", *_PROMPTS, "name", "limit", "window", "axis", "propagation", "snapshot", "json")
 
 
 def run_batch(args: argparse.Namespace) -> int:
@@ -76,21 +77,34 @@ class _Case:
         :raises ValueError: if a value is missing or wrong.
         """
         row = self.row
-        if not row["volume"] or bool(row.get("box")) == bool(row.get("roi")):
-            raise ValueError(f"Row {self.number} needs a volume, and either a box or an ROI: fill in these columns.")
-        try:
-            box = [int(number) for number in row.get("box", "").split()]
-        except ValueError as error:
+        if not row["volume"] or sum(bool(row.get(name)) for name in _PROMPTS) != 1:
             raise ValueError(
-                f"The box {row['box']!r} of row {self.number} must be six whole numbers, I0 J0 K0 I1 J1 K1."
-            ) from error
+                f"Row {self.number} needs a volume, and one of box, slice_box and roi: fill in these columns."
+            )
+        box = self._numbers("box", int, "six whole numbers, I0 J0 K0 I1 J1 K1")
+        slice_box = self._numbers("slice_box", int, "five whole numbers, K X0 Y0 X1 Y1")
+        limit = self._numbers("limit", float, "one number, in millimeters")
         values: dict[str, Any] = {name: row[name] for name in ("window", "axis", "propagation") if row.get(name)}
         values |= {name: self.folder / row[name] for name in ("volume", "output", "snapshot") if row.get(name)}
         if row.get("json"):
             values["json"] = str(self.folder / row["json"])
         roi = [self.folder / path.strip() for path in row["roi"].split(";")] if row.get("roi") else None
         names = [name.strip() for name in row["name"].split(";")] if row.get("name") else []
-        return argparse.Namespace(**{**vars(self.options), **values, "box": box, "roi": roi, "name": names})
+        if limit:
+            values["limit"] = limit[0]
+        values |= {"box": box, "slice_box": slice_box, "roi": roi, "name": names}
+        return argparse.Namespace(**{**vars(self.options), **values})
+
+    def _numbers(self, column: str, kind: type, expected: str) -> list[Any]:
+        """Read the numbers of a column; none if it is empty.
+
+        :raises ValueError: if these are none.
+        """
+        text = self.row.get(column, "")
+        try:
+            return [kind(number) for number in text.split()]
+        except ValueError as error:
+            raise ValueError(f"The {column} {text!r} of row {self.number} must be {expected}.") from error
 
     def read(self) -> Volume:
         """Check the row and read its volume."""

@@ -41,6 +41,22 @@ def add_parser(subparsers: _Subparsers) -> None:
         metavar="INDEX",
         help="I0 J0 K0 I1 J1 K1: first and last voxel of a box, both inclusive; six numbers for every box",
     )
+    prompts.add_argument(
+        "--slice-box",
+        type=int,
+        nargs="+",
+        action="extend",
+        metavar="INDEX",
+        help="K X0 Y0 X1 Y1: a slice along --axis, and the first and last voxel of a box there, both inclusive; X "
+        "counts the lower and Y the higher of the two other axes. The structure is followed from there to both sides "
+        "until it ends. Five numbers for every box",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="MM",
+        help="how far a structure is followed from its --slice-box to either side (default: until it ends)",
+    )
     parser.add_argument("--name", nargs="+", default=[], help="names of the segments, in the order of the boxes")
     parser.add_argument(
         "--model", default="lite", help="name of known weights (see: models list) or path of a checkpoint"
@@ -65,15 +81,17 @@ def add_parser(subparsers: _Subparsers) -> None:
         "--batch",
         type=Path,
         metavar="TABLE.csv",
-        help="segment one volume per row; the columns are these options: volume, output, box or roi, and at will name, "
-        "window, axis, propagation, snapshot and json. Put ; between several ROIs or names",
+        help="segment one volume per row; the columns are these options: volume, output, one of box, slice_box and "
+        "roi, and at will name, limit, window, axis, propagation, snapshot and json. Put ; between several ROIs or "
+        "names",
     )
     parser.set_defaults(run=run, wrong_usage=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
     """Segment one volume, or those of a table."""
-    single = {"--volume": args.volume, "--output": args.output, "--roi or --box": args.roi or args.box}
+    prompt = args.roi or args.box or args.slice_box
+    single = {"--volume": args.volume, "--output": args.output, "--roi, --box or --slice-box": prompt}
     if args.batch:
         from MedSAMSlicerLib.cli.batch import run_batch
 
@@ -82,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
         return run_batch(args)
     if missing := [option for option, value in single.items() if not value]:
         args.wrong_usage(f"the following arguments are required: {', '.join(missing)}")
+    if args.limit is not None and not args.slice_box:
+        args.wrong_usage("--limit says how far a structure is followed from a --slice-box: give one, or leave it out")
     check_arguments(args)
     from MedSAMSlicerLib.loading import load_predictor
     from MedSAMSlicerLib.volume.files import read_volume
@@ -97,6 +117,7 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     """
     with require_slicer_core():
         from MedSAMSlicerLib.headless.scene import HeadlessScene, save_segmentation
+    from MedSAMSlicerLib.mrml.outcomes import told
     from MedSAMSlicerLib.mrml.segments import segment_part
     from MedSAMSlicerLib.mrml.session import SegmentationSession
     from MedSAMSlicerLib.mrml.structure import Structure
@@ -105,14 +126,22 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
 
     headless = HeadlessScene()
     node = headless.add_volume(volume)
-    rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
-    for roi, name in zip(rois, args.name, strict=False):
-        roi.SetName(name)
+    if args.slice_box:
+        numbers = [args.slice_box[start : start + 5] for start in range(0, len(args.slice_box), 5)]
+        names = [*args.name, *(f"Segment_{number + 1}" for number in range(len(args.name), len(numbers)))]
+        structures = [
+            Structure.of_slice(node, index, box, args.axis, name)
+            for (index, *box), name in zip(numbers, names, strict=True)
+        ]
+    else:
+        rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
+        for roi, name in zip(rois, args.name, strict=False):
+            roi.SetName(name)
+        structures = [Structure.of_roi(node, roi) for roi in rois]
     segmentation = headless.add_segmentation(volume.name, node)
     store = EmbeddingStore(args.embeddings) if args.embeddings else None
     session = SegmentationSession(cache=EmbeddingCache(store=store))
-    structures = [Structure.of_roi(node, roi) for roi in rois]
-    options = {"axis": args.axis, "window": args.window, "propagation": args.propagation}
+    options = {"axis": args.axis, "window": args.window, "propagation": args.propagation, "limit": args.limit}
     task = session.begin(node, segmentation, structures, **options)
     session.predictor = predictor = load()
 
@@ -121,7 +150,8 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     with ProgressBar(task.total, volume.name, "slices") as bar:
         for step in session.run(task):
             first_mask = first_mask or time.monotonic() - start
-            bar.update(step.done)
+            following = structures[step.structure].is_followed and not step.result.final
+            bar.update(step.done, 0 if following else step.total)
     segment_ids = task.segment_ids
     seconds = time.monotonic() - start
 
@@ -143,6 +173,9 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
                 "name": segmentation.GetSegmentation().GetSegment(segment_id).GetName(),
                 "voxels": int(mask.sum()),
                 "milliliters": round(float(mask.sum()) * milliliters, 3),
+                "fragments_dropped": task.outcomes[segment_id].fragments,
+                # The volume's first or last slice, where what was followed had not ended.
+                "open_ends": list(task.outcomes[segment_id].open_ends),
                 # In the order in which they are worth a look.
                 "slices": [
                     {"axis": "ijk"[each.axis], "index": each.index, "confidence": round(each.confidence, 3)}
@@ -156,6 +189,10 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
         print(f"{segment['name']}: {segment['voxels']} voxels, {segment['milliliters']} mL", file=sys.stderr)
         if not segment["voxels"]:
             print(f"{segment['name']}: the model found nothing in this box; is the window right?", file=sys.stderr)
+    for segment_id, outcome in task.outcomes.items():
+        for sentence in told(outcome):
+            name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
+            print(f"{name}: {sentence}", file=sys.stderr)
     if args.json:
         write_json(args.json, report)
     return report
@@ -198,7 +235,11 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f"The snapshot {args.snapshot} must end with .png.")
     if args.box and len(args.box) % 6:
         raise ValueError(f"--box takes six numbers for every box, I0 J0 K0 I1 J1 K1, but {len(args.box)} were given.")
-    count = len(args.roi or []) or len(args.box) // 6
+    if args.slice_box and len(args.slice_box) % 5:
+        raise ValueError(
+            f"--slice-box takes five numbers for every box, K X0 Y0 X1 Y1, but {len(args.slice_box)} were given."
+        )
+    count = len(args.roi or []) or len(args.box or []) // 6 or len(args.slice_box) // 5
     if len(args.name) > count:
         raise ValueError(f"There are {len(args.name)} names for {count} boxes.")
     targets = [args.output, args.snapshot, None if args.json in (None, "-") else Path(args.json)]

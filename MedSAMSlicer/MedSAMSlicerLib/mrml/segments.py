@@ -224,6 +224,27 @@ def segment_part(
     return _sampled(labelmap, first.tolist(), last.tolist(), _ijk_to_node(segmentation, volume)), (i, j, k)
 
 
+def segment_span(
+    segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, volume: slicer.vtkMRMLVolumeNode, axis: int
+) -> range:
+    """Return the slices of a volume from the first to the last that a segment reaches; none if it is empty.
+
+    :param axis: of the slices, 0 = I, 1 = J, 2 = K.
+    """
+    labelmap, extent = slicer.vtkOrientedImageData(), [0, -1] * 3
+    if not segmentation.GetBinaryLabelmapRepresentation(segment_id, labelmap) or labelmap.IsEmpty():
+        return range(0)
+    if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(labelmap, extent):
+        return range(0)
+    grid_to_node = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(grid_to_node)
+    corners = box_corners(np.array(extent[::2]) - 0.5, np.array(extent[1::2]) + 0.5)
+    node_to_ijk = np.linalg.inv(_ijk_to_node(segmentation, volume))
+    reached = transform_points(node_to_ijk @ numpy_from_matrix(grid_to_node), corners)[:, axis]
+    first, last = round(float(reached.min()) + 0.5), round(float(reached.max()) - 0.5)
+    return range(max(first, 0), min(max(last, first), dimensions(volume)[axis] - 1) + 1)
+
+
 def segment_slice(
     segmentation: slicer.vtkMRMLSegmentationNode,
     segment_id: str,

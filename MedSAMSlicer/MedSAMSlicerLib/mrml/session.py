@@ -63,7 +63,7 @@ class SegmentationSession:
         key_slices: Sequence[KeySlice | slicer.vtkMRMLMarkupsROINode] = (),
         **options: Any,
     ) -> Iterator[Step]:
-        """Segment what an ROI holds, slice by slice.
+        """Segment what an ROI holds, slice by slice; from one that is a box on one slice, it is followed until it ends.
 
         The segment grows while the steps are taken. A caller who stops early (closes the generator) keeps the slices
         that are done; after an error the segmentation is as it was before. Nothing happens before the first step.
@@ -93,15 +93,18 @@ class SegmentationSession:
         window: str = "auto",
         propagation: str = "path",
         first: tuple[int, int] | None = None,
+        limit: float | None = None,
         editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
     ) -> SegmentationTask:
         """Read all that the segmentation of structures needs of their nodes; nothing is changed yet.
 
         :param axis: of the slices, "i", "j", "k" or "auto", see `volume.geometry.choose_axis`; without an ROI "auto" is
-            the first key slice's.
+            the first key slice's, and a box on one slice is always followed along its own.
         :param window: see `volume.intensity.resolve_window`.
         :param propagation: a name in `volume.propagation.PROPAGATIONS`.
         :param first: the slice to begin with, (axis, index), see `task.SegmentationTask`.
+        :param limit: how far a structure without a 3-D box is followed to either side, in millimeters; by default until
+            it ends.
         :param editor_node: a Segment Editor's settings, for its masking and overwrite rules to hold; by default the
             segments may overlap others, which stay as they are.
         :raises ValueError: if a node is missing or can't be used, a structure lies outside of the volume, or an option
@@ -117,6 +120,7 @@ class SegmentationSession:
             window=window,
             propagation=propagation,
             first=first,
+            limit=limit,
             editor_node=editor_node,
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import slicer
 
@@ -20,7 +20,7 @@ from MedSAMSlicerLib.volume.propagation import propagation_named
 from MedSAMSlicerLib.volume.review import SliceReview, review
 from MedSAMSlicerLib.volume.segmentation import segment_structure
 from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Predictor, SliceMask, middle_out
+from MedSAMSlicerLib.volume.steps import Outcome, Predictor, SliceMask, middle_out
 
 
 class SceneChangedError(RuntimeError):
@@ -47,6 +47,7 @@ class _Part:
     boxes: Mapping[int, Box]
     keys: tuple[KeySlice, ...]
     results: dict[int, SliceMask]
+    outcome: Outcome = field(default_factory=Outcome)
     segment_id: str | None = None
     writer: SegmentWriter | None = None
     pending: PendingSlices | None = None
@@ -68,6 +69,7 @@ class SegmentationTask:
     :param remember: called with a segment's ID and its slices for review when the segment is complete.
     :param first: the slice that the user looks at, (axis, index), axis 0 = I, 1 = J, 2 = K: a new structure begins
         there. By default it begins with its middle slice.
+    :param limit: how far a structure without a 3-D box is followed to either side, in millimeters; None for no limit.
     :param editor_node: a Segment Editor's parameters, whose masking and overwrite rules hold for the result.
     :raises ValueError: if a node is missing or can't be used, a structure lies outside of the volume, or an option is
         unknown; nothing is changed then.
@@ -85,8 +87,11 @@ class SegmentationTask:
         window: str = "auto",
         propagation: str = "path",
         first: tuple[int, int] | None = None,
+        limit: float | None = None,
         editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
     ) -> None:
+        if limit is not None and not 0 < limit < float("inf"):
+            raise ValueError(f"The limit is {limit} mm: give a distance above 0, or none to follow until the end.")
         stack = SliceStack(voxels(volume), volume.GetSpacing(), axis=axis, window=window_of(volume, window))
         require_labelmaps(segmentation)
         for each in structures:
@@ -96,12 +101,17 @@ class SegmentationTask:
                     "give the ID of one, or none for a new one."
                 )
         propagation_named(propagation)
+        if propagation != "path" and any(each.start is not None for each in structures):
+            raise ValueError(
+                f"The propagation {propagation!r} can't follow a box on one slice: use 'path', or give a 3-D box."
+            )
         self._parts = [
             _Part(each, *each.cut(stack, volume, any_axis=axis == "auto"), results={}) for each in structures
         ]
         self._volume, self._segmentation = volume, segmentation
         self._save_state, self._remember = save_state, remember
         self._propagation, self._first, self._editor_node = propagation, first, editor_node
+        self._limit = limit
         self._saved = False
         self._stamp = _stamp(volume)
 
@@ -121,11 +131,19 @@ class SegmentationTask:
         :return: pairs for `take`: which structure, and a slice of it.
         """
         for number, part in enumerate(self._parts):
-            results = segment_structure(
-                part.stack, part.boxes, predictor, cache, part.keys, self._propagation, self._first_of(part)
-            )
-            for result in results:
+            for result in self._compute(part, predictor, cache):
                 yield number, result
+
+    def _compute(self, part: _Part, predictor: Predictor, cache: EmbeddingCache) -> Generator[SliceMask, None, None]:
+        first = self._first_of(part)
+        part.outcome = yield from segment_structure(
+            part.stack, part.boxes, predictor, cache, part.keys, self._propagation, first, self._limit
+        )
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """Return what the user should know of each segment beyond its mask, by its ID, once it is made."""
+        return {part.segment_id: part.outcome for part in self._parts if part.segment_id is not None}
 
     def take(self, number: int, result: SliceMask) -> Step:
         """Put a slice into its segment, soon: slices are written together.
