@@ -33,6 +33,11 @@ def read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray]:
     :raises FileError: if there is no series or more than one, a file of it can't be read, or its slices are not one
         regular stack.
     """
+    with quiet():
+        return _read_dicom(path)
+
+
+def _read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray]:
     folder = path if path.is_dir() else path.resolve().parent
     files = _files(path, folder)
     if len(files) == 1:
@@ -57,8 +62,7 @@ def read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _files(path: Path, folder: Path) -> list[Path]:
     """List the files of the series, in no order."""
     reader = sitk.ImageSeriesReader()
-    with quiet():
-        found = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
+    found = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
     series = {uid: [Path(file) for file in files] for uid, files in found.items()}
     if path.is_file():
         wanted = path.resolve()
@@ -166,8 +170,7 @@ def _header(file: Path) -> sitk.ImageFileReader:
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))
     try:
-        with quiet():
-            reader.ReadImageInformation()
+        reader.ReadImageInformation()
     except RuntimeError as error:
         raise FileError(f"{file} can't be read as a DICOM image ({reason(error)}). {_COPY}") from error
     return reader
@@ -175,8 +178,7 @@ def _header(file: Path) -> sitk.ImageFileReader:
 
 def _read_pixels(file: Path) -> sitk.Image:
     try:
-        with quiet():
-            return sitk.ReadImage(str(file), imageIO="GDCMImageIO")
+        return sitk.ReadImage(str(file), imageIO="GDCMImageIO")
     except RuntimeError as error:
         raise FileError(f"The pixels of {file} can't be read ({reason(error)}). {_COPY}") from error
 
