@@ -45,7 +45,7 @@ WALLS = {
     "volume/dicom_segmentation": Wall(names("prompts numpy"), deferred=names("pydicom")),
     "volume/dicom_series": Wall(names("prompts numpy SimpleITK")),
     "volume/files": Wall(names("prompts numpy SimpleITK")),
-    "volume/image_file": Wall(names("prompts SimpleITK")),
+    "volume/image_file": Wall(names("prompts numpy SimpleITK")),
     "volume/labels": Wall(names("prompts numpy SimpleITK")),
     "volume/metrics": Wall(names("prompts numpy SimpleITK")),
     "dataset": Wall(names("prompts volume store numpy")),

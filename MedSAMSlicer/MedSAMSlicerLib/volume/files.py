@@ -12,9 +12,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from MedSAMSlicerLib.volume.dicom_series import read_dicom
-from MedSAMSlicerLib.volume.image_file import FileError, is_dicom, read_image, reason
+from MedSAMSlicerLib.volume.image_file import FileError, is_dicom, quiet, read_image, reason
 
-__all__ = ["FileError", "Volume", "atomic_output", "is_dicom", "read_image", "read_volume", "stem", "write_labelmap"]
+# Their place for all who read files of volumes.
+__all__ = ["FileError", "Volume", "atomic_output", "check_holds", "is_dicom", "read_image", "read_volume", "stem"]
+__all__ += ["write_labelmap"]
 
 # ITK works in LPS, Slicer in RAS: the first two coordinates change sign.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -98,11 +100,25 @@ def _short(path: Path, voxels: np.ndarray) -> np.ndarray:
     return voxels.astype(kinds[0])
 
 
+def check_holds(path: Path, ijk_to_ras: np.ndarray) -> None:
+    """Check that a kind of file can hold the geometry of a volume.
+
+    :raises FileError: if it is NIfTI and the voxels are sheared, as those of a tilted gantry are: ITK would write other
+        directions.
+    """
+    axes = ijk_to_ras[:3, :3] / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
+    if path.name.lower().endswith((".nii", ".nii.gz")) and not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
+        raise FileError(
+            f"{path} can't hold sheared voxels (a tilted gantry), as NIfTI files don't: give .seg.nrrd, .nrrd or .mha."
+        )
+
+
 def write_labelmap(path: Path, labels: np.ndarray, ijk_to_ras: np.ndarray) -> None:
     """Write a label map (K, J, I), compressed; the file is either whole or not there.
 
-    :raises FileError: if it can't be written, or is not the same when it is read again.
+    :raises FileError: if it can't be written, can't hold the geometry, or is not the same when it is read again.
     """
+    check_holds(path, ijk_to_ras)
     image = sitk.GetImageFromArray(labels)
     ijk_to_lps = _LPS_TO_RAS @ ijk_to_ras
     spacing = np.linalg.norm(ijk_to_lps[:3, :3], axis=0)
@@ -111,12 +127,15 @@ def write_labelmap(path: Path, labels: np.ndarray, ijk_to_ras: np.ndarray) -> No
     image.SetOrigin(ijk_to_lps[:3, 3].tolist())
     with atomic_output(path) as temporary:
         try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
+            with quiet():
+                sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
             raise FileError(f"{path} can't be written: {reason(error)}.") from error
+        del image
         # ITK's writers say nothing when the disk is full.
         try:
-            whole = np.array_equal(sitk.GetArrayFromImage(read_image(temporary)), labels)
+            written = read_image(temporary)
+            whole = np.array_equal(sitk.GetArrayViewFromImage(written), labels)
         except FileError:
             whole = False
         if not whole:

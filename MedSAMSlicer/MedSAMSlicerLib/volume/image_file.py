@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import logging
-import math
 import os
 import re
-import struct
 import tempfile
 import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import SimpleITK as sitk
 
+from MedSAMSlicerLib.volume.nifti_header import has_plain_place
+
+_SHEARED = (
+    "has voxels that are sheared, or of another size in its sform than beside it: programs place such a file "
+    "differently. Save it as NRRD from the program that made it."
+)
 # Held while the standard error stream is turned away: two threads at once would lose it.
 _STREAM = threading.RLock()
 
@@ -34,16 +36,23 @@ def read_image(path: Path) -> sitk.Image:
         raise FileError(f"{path} does not exist: check the path.")
     if path.stat().st_size == 0:
         raise FileError(f"{path} is empty: copy or download it again.")
+    plain = True
     if path.name.lower().endswith((".nii", ".nii.gz")):
-        _check_nifti(path)
+        try:
+            plain = has_plain_place(path)
+        except ValueError as error:
+            raise FileError(f"{path} is {error}") from error
     try:
         with quiet():
-            return sitk.ReadImage(str(path))
+            image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise FileError(
-            f"{path} can't be read as an image ({reason(error)}): "
-            "it is damaged, or no NRRD, NIfTI, MetaImage or DICOM file."
-        ) from error
+        what = (
+            f"can't be read as an image ({reason(error)}): it is damaged, or no NRRD, NIfTI, MetaImage or DICOM file."
+        )
+        raise FileError(f"{path} {_SHEARED if not plain and 'orthonormal' in str(error) else what}") from error
+    if not plain and image.GetDimension() > 2:
+        raise FileError(f"{path} {_SHEARED}")
+    return image
 
 
 def is_dicom(path: Path) -> bool:
@@ -82,29 +91,3 @@ def reason(error: RuntimeError) -> str:
     if not lines:
         return "no reason given"
     return re.sub("^(sitk::ERROR|ITK ERROR): ", "", lines[-1]).split("): ")[-1].rstrip(".")[:200]
-
-
-def _check_nifti(path: Path) -> None:
-    """Refuse a NIfTI file that is cut off or damaged: ITK says nothing and puts zeros where voxels are missing."""
-    with path.open("rb") as plain:
-        compressed = plain.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path, "rb") if compressed else path.open("rb") as file:
-            header = file.read(348)
-            size = file.seek(0, os.SEEK_END)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise FileError(f"{path} is cut off or damaged ({error}): copy or download it again.") from error
-    # NIfTI-1 as nifti1.h lays it out, in either byte order; ITK itself tells what is no NIfTI file.
-    for order in "<>":
-        if len(header) == 348 and struct.unpack_from(f"{order}i", header)[0] == 348:
-            count, *sizes = struct.unpack_from(f"{order}8h", header, 40)
-            (bits,) = struct.unpack_from(f"{order}h", header, 72)
-            (start,) = struct.unpack_from(f"{order}f", header, 108)
-            if not 0 <= start <= size:
-                raise FileError(
-                    f"{path} is damaged: its voxels begin at byte {start:g} of {size} (vox_offset). "
-                    "Copy or download it again."
-                )
-            expected = int(start) + math.prod(sizes[:count]) * bits // 8
-            if header[344:347] == b"n+1" and size < expected:
-                raise FileError(f"{path} is cut off: it has {size} of {expected} bytes. Copy or download it again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,16 +72,34 @@ def read_labels(path: Path) -> Labels:
     arrays = [sitk.GetArrayViewFromImage(layer) for layer in layers]
     if any(array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)) for array in arrays):
         raise FileError(f"{path} has values that are no whole numbers: is it an image instead of a label map?")
-    keys = set(image.GetMetaDataKeys())
-    places, names = {}, {}
-    number = 0
-    while f"Segment{number}_ID" in keys:
-        layer = int(image.GetMetaData(f"Segment{number}_Layer")) if f"Segment{number}_Layer" in keys else 0
-        places[number + 1] = (layer, int(image.GetMetaData(f"Segment{number}_LabelValue")))
-        names[number + 1] = image.GetMetaData(f"Segment{number}_Name")
-        number += 1
+    places, names = _segments(Path(path), {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}, count)
     if not places:
         if count > 1:
             raise FileError(f"{path} has {count} values per voxel: a label map has one.")
         places = {int(value): (0, int(value)) for value in np.unique(arrays[0]) if value != 0}
     return Labels(layers, places, names)
+
+
+def _segments(path: Path, tags: Mapping[str, str], layers: int) -> tuple[dict[int, tuple[int, int]], dict[int, str]]:
+    """Read where the segments of a ``.seg.nrrd`` are and what they are called; both empty for a plain label map."""
+    places, names = {}, {}
+    number = 0
+    while f"Segment{number}_ID" in tags:
+        numbers = []
+        for tag, usual in ((f"Segment{number}_Layer", "0"), (f"Segment{number}_LabelValue", "")):
+            try:
+                numbers.append(int(tags.get(tag, usual)))
+            except ValueError as error:
+                raise FileError(
+                    f"{path} has {tags.get(tag, 'nothing')!r} for {tag}, which is no whole number: save it again from "
+                    "Slicer."
+                ) from error
+        layer, value = numbers
+        if not 0 <= layer < layers:
+            raise FileError(
+                f"{path} has its segment {number} in layer {layer} of {layers}, counted from 0: save it again from Slicer."
+            )
+        places[number + 1] = layer, value
+        names[number + 1] = tags.get(f"Segment{number}_Name", tags[f"Segment{number}_ID"])
+        number += 1
+    return places, names
