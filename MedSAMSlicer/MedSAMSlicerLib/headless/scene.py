@@ -48,7 +48,10 @@ class HeadlessScene:
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
 
     def add_volume(self, volume: Volume) -> slicer.vtkMRMLVolumeNode:
-        """Add a volume with its voxels, geometry and a display node; color becomes a vector volume."""
+        """Add a volume with its voxels, geometry and a display node; color becomes a vector volume.
+
+        Voxels that can't be written to, as they come from files, are not copied.
+        """
         voxels = volume.voxels
         color = voxels.ndim == 4 and voxels.shape[3] > 1
         node = self.scene.AddNewNodeByClass(
@@ -56,10 +59,11 @@ class HeadlessScene:
         )
         image = vtk.vtkImageData()
         image.SetDimensions(*volume.dimensions)
-        flat = (
-            np.ascontiguousarray(voxels).reshape(-1, voxels.shape[3]) if color else np.ascontiguousarray(voxels).ravel()
-        )
-        image.GetPointData().SetScalars(numpy_to_vtk(flat, deep=True))
+        flat = np.ascontiguousarray(voxels).reshape((-1, voxels.shape[3]) if color else -1)
+        scalars = numpy_to_vtk(flat, deep=flat.flags.writeable)
+        # VTK does not count references to an array of numpy's: it has to live as long as VTK's own.
+        scalars.AddObserver("DeleteEvent", lambda *_, kept=flat: None)
+        image.GetPointData().SetScalars(scalars)
         node.SetIJKToRASMatrix(matrix_from_numpy(volume.ijk_to_ras))
         node.SetAndObserveImageData(image)
         node.CreateDefaultDisplayNodes()
@@ -121,6 +125,8 @@ def save_segmentation(segmentation: slicer.vtkMRMLSegmentationNode, path: Path) 
     try:
         with atomic_output(path) as temporary:
             storage.SetFileName(str(temporary))
+            # Else Slicer makes three label maps of the volume's size to write one.
+            storage.SetCropToMinimumExtent(True)
             if not storage.WriteData(segmentation):
                 raise FileError(f"Slicer can't write {path}: is the disk full?")
             # Slicer does not notice when only the last few kilobytes find no room.

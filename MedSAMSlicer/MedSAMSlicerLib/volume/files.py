@@ -24,7 +24,10 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels (K, J, I), in color (K, J, I, channels), and the matrix (4, 4) from IJK to RAS in millimeters."""
+    """Voxels (K, J, I), in color (K, J, I, channels), and the matrix (4, 4) from IJK to RAS in millimeters.
+
+    The voxels of a file can't be written to.
+    """
 
     voxels: np.ndarray
     ijk_to_ras: np.ndarray
@@ -53,6 +56,7 @@ def read_volume(path: Path) -> Volume:
     path = Path(path)
     if path.is_dir() or is_dicom(path):
         voxels, ijk_to_lps = read_dicom(path)
+        voxels.flags.writeable = False
         return Volume(voxels, _LPS_TO_RAS @ ijk_to_lps, stem(path))
     image = read_image(path)
     dimension, size = image.GetDimension(), image.GetSize()
@@ -97,7 +101,9 @@ def _short(path: Path, voxels: np.ndarray) -> np.ndarray:
     kinds = [kind for kind in (np.int32, np.uint32) if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max]
     if not kinds:
         raise FileError(f"{path} has values from {low} to {high}, of 64 bits: save it with 32 bits or less.")
-    return voxels.astype(kinds[0])
+    short = voxels.astype(kinds[0])
+    short.flags.writeable = False
+    return short
 
 
 def check_holds(path: Path, ijk_to_ras: np.ndarray) -> None:

@@ -97,7 +97,7 @@ def _segments(path: Path, tags: Mapping[str, str], layers: int) -> tuple[dict[in
         layer, value = numbers
         if not 0 <= layer < layers:
             raise FileError(
-                f"{path} has its segment {number} in layer {layer} of {layers}, counted from 0: save it again from Slicer."
+                f"{path} has its segment {number} in layer {layer} of {layers} (from 0): save it again from Slicer."
             )
         places[number + 1] = layer, value
         names[number + 1] = tags.get(f"Segment{number}_Name", tags[f"Segment{number}_ID"])
