@@ -141,7 +141,8 @@ def write_labelmap(path: Path, labels: np.ndarray, ijk_to_ras: np.ndarray) -> No
         # ITK's writers say nothing when the disk is full.
         try:
             written = read_image(temporary)
-            whole = np.array_equal(sitk.GetArrayViewFromImage(written), labels)
+            voxels = sitk.GetArrayViewFromImage(written)
+            whole = voxels.shape == labels.shape and all(map(np.array_equal, voxels, labels))
         except FileError:
             whole = False
         if not whole:
