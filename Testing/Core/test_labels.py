@@ -155,3 +155,25 @@ def test_labels_move_to_another_grid_by_place_and_keep_their_values(tmp_path):
     assert moved.values() == [5, 9]
     for value in (5, 9):
         np.testing.assert_array_equal(moved.mask(value), expected == value)
+
+
+@pytest.mark.parametrize(
+    ("segment", "text"),
+    [
+        ({"ID": "a", "LabelValue": "x"}, "has 'x' for Segment0_LabelValue, which is no whole number"),
+        ({"ID": "a"}, "has 'nothing' for Segment0_LabelValue"),
+        ({"ID": "a", "LabelValue": "1", "Layer": ""}, "has '' for Segment0_Layer"),
+        ({"ID": "a", "LabelValue": "1", "Layer": "9"}, r"has its segment 0 in layer 9 of 1 \(from 0\)"),
+        ({"ID": "a", "LabelValue": "1", "Layer": "-1"}, "has its segment 0 in layer -1 of 1"),
+    ],
+)
+def test_a_segment_that_is_described_wrongly_is_told(tmp_path, segment, text):
+    path = write(tmp_path / "organs.seg.nrrd", block(*LOW), (segment,))
+    with pytest.raises(FileError, match=text) as refused:
+        read_labels(path)
+    assert str(path) in str(refused.value)
+
+
+def test_a_segment_without_a_name_is_called_by_its_id(tmp_path):
+    labels = read_labels(write(tmp_path / "organs.seg.nrrd", block(*LOW), ({"ID": "Segment_3", "LabelValue": "1"},)))
+    assert labels.names == {1: "Segment_3"}

@@ -17,8 +17,9 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from MedSAMSlicerLib.mrml.markups import wrap_voxels
-from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy
+from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, numpy_from_matrix
 from MedSAMSlicerLib.volume.files import FileError, Volume, atomic_output, read_image, stem
+from MedSAMSlicerLib.volume.image_file import quiet
 
 _MODULE_LOGICS = {
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
@@ -61,8 +62,9 @@ class HeadlessScene:
         image.SetDimensions(*volume.dimensions)
         flat = np.ascontiguousarray(voxels).reshape((-1, voxels.shape[3]) if color else -1)
         scalars = numpy_to_vtk(flat, deep=flat.flags.writeable)
-        # VTK does not count references to an array of numpy's: it has to live as long as VTK's own.
+        # The voxels have to live as long as VTK's own array of them, which would keep them longer by its Python part.
         scalars.AddObserver("DeleteEvent", lambda *_, kept=flat: None)
+        vars(scalars).pop("_numpy_reference", None)
         image.GetPointData().SetScalars(scalars)
         node.SetIJKToRASMatrix(matrix_from_numpy(volume.ijk_to_ras))
         node.SetAndObserveImageData(image)
@@ -92,11 +94,11 @@ class HeadlessScene:
         :raises FileError: if there is no such file, or it holds no ROI.
         """
         try:
-            markups = json.loads(path.read_text(encoding="utf-8"))["markups"]
-            kinds = [markup["type"] for markup in markups]
+            markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
+            kinds = [str(markup["type"]) for markup in markups]
         except FileNotFoundError as error:
             raise FileError(f"{path} does not exist: check the path.") from error
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise FileError(
                 f"{path} is not a markups file of Slicer: save the ROI as .mrk.json and give that."
             ) from error
@@ -108,11 +110,21 @@ class HeadlessScene:
         storage = slicer.vtkMRMLMarkupsROIJsonStorageNode()
         self.scene.AddNode(storage)
         storage.SetFileName(str(path))
-        if not storage.ReadData(roi):
-            raise FileError(f"Slicer can't read the ROI in {path}: save it again from Slicer.")
+        with quiet():
+            read = storage.ReadData(roi)
+        self.scene.RemoveNode(storage)
+        if not read or not _is_a_box(roi):
+            self.scene.RemoveNode(roi)
+            raise FileError(f"Slicer can't read the ROI in {path} (its center, size and orientation): save it again.")
         roi.SetName(stem(path))
         roi.CreateDefaultDisplayNodes()
         return roi
+
+
+def _is_a_box(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
+    """Tell whether an ROI has a place, directions and a size."""
+    placed = numpy_from_matrix(roi.GetObjectToNodeMatrix())
+    return bool(np.isfinite(placed).all() and np.isfinite(roi.GetSize()).all() and any(roi.GetSize()))
 
 
 def save_segmentation(segmentation: slicer.vtkMRMLSegmentationNode, path: Path) -> None:

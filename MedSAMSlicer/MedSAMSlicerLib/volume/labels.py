@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,7 @@ def read_labels(path: Path) -> Labels:
     """Read a label map, or a segmentation that Slicer saved as ``.seg.nrrd``.
 
     In a ``.seg.nrrd`` the labels are 1, 2, ... in the order of its segments, whatever their values and layers there.
+    One that is cropped to its segments comes back in all voxels of the image that it was drawn on.
 
     :raises FileError: if it can't be read, is not 3-D or has values that are no whole numbers.
     """
@@ -72,12 +74,41 @@ def read_labels(path: Path) -> Labels:
     arrays = [sitk.GetArrayViewFromImage(layer) for layer in layers]
     if any(array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)) for array in arrays):
         raise FileError(f"{path} has values that are no whole numbers: is it an image instead of a label map?")
-    places, names = _segments(Path(path), {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}, count)
+    tags = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    places, names = _segments(Path(path), tags, count)
     if not places:
         if count > 1:
             raise FileError(f"{path} has {count} values per voxel: a label map has one.")
         places = {int(value): (0, int(value)) for value in np.unique(arrays[0]) if value != 0}
+    margins = _cropped_margins(image, tags)
+    if any(sum(margins, ())):
+        layers = tuple(sitk.ConstantPad(layer, *margins, 0) for layer in layers)
     return Labels(layers, places, names)
+
+
+def _cropped_margins(image: sitk.Image, tags: Mapping[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Find how many voxels a ``.seg.nrrd`` was cropped by, (I, J, K) at its begin and at its end.
+
+    Slicer tells the geometry that it crops from: IJK to RAS, row by row, and the first and last index of each axis.
+    """
+    nothing = (0, 0, 0), (0, 0, 0)
+    told = re.search(r"Reference image geometry\|([^|]*)\|", tags.get("Segmentation_ConversionParameters", ""))
+    try:
+        numbers = [float(number) for number in told[1].rstrip(";").split(";")] if told else []
+        offset = np.array(tags.get("Segmentation_ReferenceImageExtentOffset", "").split(), dtype=int)
+    except ValueError:
+        return nothing
+    if len(numbers) != 22 or offset.shape != (3,):
+        return nothing
+    to_ras, extent = np.reshape(numbers[:16], (4, 4)), np.reshape(numbers[16:], (3, 2)).astype(int)
+    flip = np.diag([-1.0, -1.0, 1.0])
+    axes = flip @ np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    begin = (to_ras @ [*offset, 1])[:3]
+    if not np.allclose(axes, to_ras[:3, :3], atol=1e-3) or not np.allclose(flip @ image.GetOrigin(), begin, atol=1e-3):
+        return nothing  # segments that were drawn on other voxels
+    last = offset + image.GetSize() - 1
+    lower, upper = np.maximum(offset - extent[:, 0], 0), np.maximum(extent[:, 1] - last, 0)
+    return tuple(map(int, lower)), tuple(map(int, upper))
 
 
 def _segments(path: Path, tags: Mapping[str, str], layers: int) -> tuple[dict[int, tuple[int, int]], dict[int, str]]:
