@@ -177,3 +177,9 @@ def test_a_segment_that_is_described_wrongly_is_told(tmp_path, segment, text):
 def test_a_segment_without_a_name_is_called_by_its_id(tmp_path):
     labels = read_labels(write(tmp_path / "organs.seg.nrrd", block(*LOW), ({"ID": "Segment_3", "LabelValue": "1"},)))
     assert labels.names == {1: "Segment_3"}
+
+
+def test_a_folder_is_no_label_map_and_nothing_else_is_printed(tmp_path, capfd):
+    with pytest.raises(FileError, match="is a folder: give one file"):
+        read_labels(tmp_path)
+    assert capfd.readouterr() == ("", "")

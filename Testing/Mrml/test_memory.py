@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from MedSAMSlicerLib.model import build_model, save_checkpoint
 
-SLICES = 160
+SLICES = 120
 MEGABYTES = 512 * 512 * SLICES * 2 / 1e6
 
 

@@ -119,6 +119,7 @@ def _differs(path: Path, what: str, planes: tuple[Plane, Plane], numbers: tuple[
 
 
 def matrix_of(in_plane: np.ndarray, step: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Make the matrix from IJK of its columns: (3, 2), (3,) and (3,), in millimeters."""
     matrix = np.eye(4)
     matrix[:3, :2], matrix[:3, 2], matrix[:3, 3] = in_plane, step, origin
     return matrix

@@ -121,8 +121,9 @@ def _read_single(file: Path) -> tuple[np.ndarray, np.ndarray]:
     voxels = pixels.reshape((1, rows, columns) if channels == 1 else (1, rows, columns, channels))
     plane = _plane(file, header, alone=True)
     # A slice has no neighbor: its own thickness is all that is known of its third extent. A photograph has none at all.
-    thickness = next((found[0] for tag in ("0018|0050", "0018|0088") if (found := _numbers(file, header, tag))), 0.0)
-    return voxels, matrix_of(plane.axes * plane.spacing, plane.normal * (thickness or 1.0), plane.position)
+    told = [*_numbers(file, header, "0018|0050"), *_numbers(file, header, "0018|0088")]
+    thickness = next((value for value in told if 0 < value < np.inf), 1.0)
+    return voxels, matrix_of(plane.axes * plane.spacing, plane.normal * thickness, plane.position)
 
 
 def _read_frames(file: Path, header: sitk.ImageFileReader, count: int) -> tuple[np.ndarray, np.ndarray]:

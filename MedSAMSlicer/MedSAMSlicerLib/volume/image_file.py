@@ -30,10 +30,12 @@ class FileError(ValueError):
 def read_image(path: Path) -> sitk.Image:
     """Read a file as ITK does.
 
-    :raises FileError: if there is no such file, it is empty, or no image.
+    :raises FileError: if there is no such file, it is a folder, empty, or no image.
     """
     if not path.exists():
         raise FileError(f"{path} does not exist: check the path.")
+    if path.is_dir():
+        raise FileError(f"{path} is a folder: give one file.")
     if path.stat().st_size == 0:
         raise FileError(f"{path} is empty: copy or download it again.")
     plain = True
