@@ -305,9 +305,9 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         """
         from pathlib import Path
 
-        from MedSAMSlicerLib.store.weights import WeightsStore
+        from MedSAMSlicerLib.loading import import_weights
 
-        return WeightsStore().import_file(name, Path(path))
+        return import_weights(name, Path(path))
 
     def loadPredictor(self, model=None, device=None):
         """Load a model, unless it is the one that is loaded, from the same file; may be called in any thread.

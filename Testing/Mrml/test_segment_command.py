@@ -140,6 +140,37 @@ def test_a_box_is_clipped_to_the_volume_and_may_be_one_voxel(predictor, simple_c
     np.testing.assert_array_equal(read_volume(out / "o.nii.gz").voxels != 0, voxels_of(voxels))
 
 
+TILTED = np.array([[-0.8, 0, 0, 20], [0, -0.8, -1.8, 30], [0, 0, 5, -40], [0, 0, 0, 1]])
+SHEARED = np.array([[0.8, 0.3, -0.4, 5], [0, 0.7, 1.1, 6], [0.1, 0, 3, 7], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("ijk_to_ras", [TILTED, SHEARED], ids=["tilted", "sheared"])
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".seg.nrrd"])
+def test_a_box_in_a_sheared_volume_is_exactly_its_voxels_at_their_place(
+    predictor, a_ct, ijk_to_ras, ending, out, tmp_path
+):
+    write_labelmap(tmp_path / "CT.nrrd", a_ct, ijk_to_ras)
+    path = out / f"o{ending}"
+    assert segment(tmp_path / "CT.nrrd", path, "--box", *LIVER, "--propagation", "per-slice", "--name", "liver") == 0
+    found = sitk.ReadImage(str(path))
+    places = [
+        found.TransformIndexToPhysicalPoint(tuple(map(int, index[::-1])))
+        for index in np.argwhere(sitk.GetArrayFromImage(found))
+    ]
+    expected = np.argwhere(voxels_of(LIVER_VOXELS))[:, ::-1] @ ijk_to_ras[:3, :3].T + ijk_to_ras[:3, 3]
+    np.testing.assert_allclose(np.array(places) * [-1, -1, 1], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_file_that_can_not_hold_a_sheared_volume_is_refused_before_anything_is_loaded(
+    error_of, a_ct, out, tmp_path, ending
+):
+    write_labelmap(tmp_path / "CT.nrrd", a_ct, TILTED)
+    command = ["segment", "--volume", tmp_path / "CT.nrrd", "--output", out / f"o{ending}", "--box", *LIVER]
+    line = error_of([*command, "--model", "none.pth"])
+    assert f"o{ending} can't hold sheared voxels (a tilted gantry), as NIfTI files don't: give .seg.nrrd" in line
+
+
 def save_roi(path: Path, ijk_to_ras: np.ndarray, box: tuple[str, ...]) -> Path:
     numbers = [int(number) for number in box]
     headless = HeadlessScene()

@@ -123,7 +123,9 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     from MedSAMSlicerLib.mrml.structure import Structure
     from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
     from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
+    from MedSAMSlicerLib.volume.files import check_holds
 
+    check_holds(args.output, volume.ijk_to_ras)
     headless = HeadlessScene()
     node = headless.add_volume(volume)
     if args.slice_box:
@@ -137,7 +139,14 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
         rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
         for roi, name in zip(rois, args.name, strict=False):
             roi.SetName(name)
-        structures = [Structure.of_roi(node, roi) for roi in rois]
+        if args.box:
+            # The voxels themselves: where they are sheared an ROI, which is a cuboid, can't wrap them.
+            boxes = [args.box[start : start + 6] for start in range(0, len(args.box), 6)]
+            structures = [
+                Structure.of_voxels(node, box[:3], box[3:], roi.GetName()) for box, roi in zip(boxes, rois, strict=True)
+            ]
+        else:
+            structures = [Structure.of_roi(node, roi) for roi in rois]
     segmentation = headless.add_segmentation(volume.name, node)
     store = EmbeddingStore(args.embeddings) if args.embeddings else None
     session = SegmentationSession(cache=EmbeddingCache(store=store))
@@ -263,7 +272,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _add_boxes(headless: Any, volume: Volume, numbers: list[int]) -> list[Any]:
-    """Make an ROI node of every six numbers."""
+    """Make an ROI node of every six numbers, which a picture shows."""
     from MedSAMSlicerLib.volume.geometry import voxel_box_corners
 
     rois = []
