@@ -115,7 +115,7 @@ def test_colors_slices_and_missing_files_are_refused_by_name(tmp_path):
         read_labels(tmp_path / "slice.png")
     with pytest.raises(FileError, match=r"none\.nrrd does not exist"):
         read_labels(tmp_path / "none.nrrd")
-    with pytest.raises(FileError, match="can't be read as an image"):
+    with pytest.raises(FileError, match="is a folder: give a label map"):
         read_labels(tmp_path)
 
 

@@ -92,7 +92,7 @@ def fails_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
     ("error", "text"),
     [
         (ValueError("first line\n   and second"), "first line and second"),
-        (PermissionError(13, "Permission denied", "/data/CT.nrrd"), "/data/CT.nrrd: Permission denied"),
+        (PermissionError(13, "Permission denied", "/data/CT.nrrd"), "/data/CT.nrrd: Permission denied: ask for the right to use it, or give another path"),
         (RuntimeError(), "RuntimeError"),
         (ModuleNotFoundError("PyTorch is not installed."), "PyTorch is not installed."),
         (MemoryError(), "there is not enough memory: close other programs, or crop the volume"),
@@ -106,12 +106,13 @@ def test_an_error_is_one_line_and_exit_code_1(error, text, monkeypatch, capsys):
 
 def test_ctrl_c_has_its_own_exit_code_and_shows_no_traceback(monkeypatch, capsys):
     assert fails_with(KeyboardInterrupt(), monkeypatch) == 130
-    assert capsys.readouterr().err == "\nmedsam-slicer: interrupted; no file is half-written\n"
+    assert capsys.readouterr().err == "medsam-slicer: interrupted; no file is half-written\n"
 
 
-def test_a_defect_of_the_program_is_not_disguised_as_the_users_error(monkeypatch):
-    with pytest.raises(ZeroDivisionError):
-        fails_with(ZeroDivisionError(), monkeypatch)
+def test_a_defect_of_the_program_is_not_disguised_as_the_users_error(monkeypatch, capsys):
+    assert fails_with(ZeroDivisionError("by\nzero"), monkeypatch) == 1
+    text = "a defect of the program (ZeroDivisionError: by zero): run it again with --debug and report it"
+    assert capsys.readouterr().err == f"medsam-slicer: error: {text}\n"
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):

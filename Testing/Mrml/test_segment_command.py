@@ -345,7 +345,7 @@ def test_an_roi_beside_the_volume_is_named(error_of, simple_ct_file, out, tmp_pa
         (("--name", "a", "b"), "There are 2 names for 1 boxes"),
         (("--model", "litemedsam"), "The model 'litemedsam' is unknown: give one of lite"),
         (("--model", "none.pth"), "The model 'none.pth' is unknown"),
-        (("--output", "o.stl"), "must end with .seg.nrrd, or with .nii.gz"),
+        (("--output", "o.stl"), "must end with .seg.nrrd or .nii.gz or"),
         (("--snapshot", "o.jpg"), "must end with .png"),
     ],
 )

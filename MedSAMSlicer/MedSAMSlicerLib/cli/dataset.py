@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedSAMSlicerLib.cli.outputs import RunFiles, check_json
 from MedSAMSlicerLib.cli.progress import ProgressBar
 from MedSAMSlicerLib.cli.segment import write_json
 
@@ -115,6 +116,9 @@ def _check(args: argparse.Namespace) -> int:
     from MedSAMSlicerLib.dataset.site import SiteDataset
 
     dataset = SiteDataset.open(args.data)
+    files = RunFiles()
+    files.reads_dataset(args.data)
+    check_json(files, args.json)
     with ProgressBar(len(dataset.cases), "Checking", "cases") as bar:
         findings = check(dataset, bar.update)
     if args.json:

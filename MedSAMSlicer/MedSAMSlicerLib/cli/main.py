@@ -3,45 +3,65 @@
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
 import sys
 import traceback
 
 from MedSAMSlicerLib import __version__
-from MedSAMSlicerLib.cli import dataset, demo, evaluate, models, report, segment, train
+from MedSAMSlicerLib.cli import dataset, demo, evaluate, models, report, segment, streams, train
+from MedSAMSlicerLib.cli.interrupt import EXIT_INTERRUPTED
+from MedSAMSlicerLib.cli.messages import sentence
 
 EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 success, 1 error, 2 wrong usage, 130 interrupted."""
+    streams.complete()
     parser = argparse.ArgumentParser(
         prog="medsam-slicer", description="Segment organs and lesions in CT and MRI volumes from boxes, with MedSAM."
     )
     parser.add_argument("--version", action="version", version=f"medsam-slicer {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    parser.add_argument(
+        "--debug", action="store_true", help="show where an error comes from, and what libraries say on their own"
+    )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (segment, evaluate, dataset, train, report, models, demo):
         command.add_parser(subparsers)
     args = parser.parse_args(arguments)
-    try:
-        code = int(args.run(args))
-        _flush_output()
-        return code
-    except KeyboardInterrupt:
-        print("\nmedsam-slicer: interrupted; no file is half-written", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (head, less) has left: that is no error of ours.
-        _discard_output()
-        return EXIT_ERROR
-    except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
-        if args.debug:
-            traceback.print_exc()
-        else:
-            print(f"medsam-slicer: error: {_one_line(error)}", file=sys.stderr)
-        return EXIT_ERROR
+    with contextlib.nullcontext() if args.debug else streams.quiet():
+        try:
+            _check_text(args)
+            code = int(args.run(args))
+            _flush_output()
+            return code
+        except KeyboardInterrupt:
+            _print_error("interrupted; no file is half-written")
+            return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            # The reader of our output (head, less) has left: that is no error of ours.
+            streams.discard_output()
+            return EXIT_ERROR
+        except Exception as error:
+            if args.debug:
+                traceback.print_exc()
+            else:
+                _print_error(f"error: {sentence(error)}")
+            return EXIT_ERROR
+
+
+def _check_text(args: argparse.Namespace) -> None:
+    """Refuse what is no text in this system's encoding: native libraries would abort over such a path."""
+    for value in vars(args).values():
+        for text in map(str, value if isinstance(value, list) else [value]):
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise ValueError(f"{text!a} is no valid UTF-8: rename the file or folder.")
+
+
+def _print_error(text: str) -> None:
+    # Below the ^C of the terminal, or what a progress bar has left.
+    start = "\n" if text.startswith("interrupted") and sys.stderr.isatty() else ""
+    print(f"{start}medsam-slicer: {text}", file=sys.stderr)
 
 
 def _flush_output() -> None:
@@ -49,18 +69,5 @@ def _flush_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        _discard_output()
+        streams.discard_output()
         raise
-
-
-def _discard_output() -> None:
-    """Keep what can't be written from failing once more at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "there is not enough memory: close other programs, or crop the volume"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__

@@ -47,6 +47,13 @@ class Labels:
             for part in ("GetOrigin", "GetSpacing", "GetDirection")
         )
 
+    def overlaps(self, other: Labels) -> bool:
+        """Tell whether a voxel of the other grid lies in this one."""
+        ones = sitk.Image(self.layers[0].GetSize(), sitk.sitkUInt8) + 1
+        ones.CopyInformation(self.layers[0])
+        found = sitk.Resample(ones, other.layers[0], sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+        return bool(sitk.GetArrayViewFromImage(found).any())
+
     def resampled_to(self, other: Labels) -> Labels:
         """Bring the labels to another grid, by nearest neighbor."""
         layers = tuple(
@@ -63,6 +70,8 @@ def read_labels(path: Path) -> Labels:
 
     :raises FileError: if it can't be read, is not 3-D or has values that are no whole numbers.
     """
+    if Path(path).is_dir():
+        raise FileError(f"{path} is a folder: give a label map or a .seg.nrrd.")
     image = read_image(Path(path))
     if image.GetDimension() != 3:
         raise FileError(f"{path} has {image.GetDimension()} dimensions: a label map has 3.")
@@ -71,16 +80,33 @@ def read_labels(path: Path) -> Labels:
     arrays = [sitk.GetArrayViewFromImage(layer) for layer in layers]
     if any(array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)) for array in arrays):
         raise FileError(f"{path} has values that are no whole numbers: is it an image instead of a label map?")
-    keys = set(image.GetMetaDataKeys())
-    places, names = {}, {}
-    number = 0
-    while f"Segment{number}_ID" in keys:
-        layer = int(image.GetMetaData(f"Segment{number}_Layer")) if f"Segment{number}_Layer" in keys else 0
-        places[number + 1] = (layer, int(image.GetMetaData(f"Segment{number}_LabelValue")))
-        names[number + 1] = image.GetMetaData(f"Segment{number}_Name")
-        number += 1
+    places, names = _segments(path, image)
     if not places:
         if count > 1:
             raise FileError(f"{path} has {count} values per voxel: a label map has one.")
+        if arrays[0].size and arrays[0].min() < 0:
+            raise FileError(f"{path} has negative values: is it an image instead of a label map?")
         places = {int(value): (0, int(value)) for value in np.unique(arrays[0]) if value != 0}
     return Labels(layers, places, names)
+
+
+def _segments(path: Path, image: sitk.Image) -> tuple[dict[int, tuple[int, int]], dict[int, str]]:
+    """Read where the segments of a ``.seg.nrrd`` are and what they are called; both empty in another file."""
+    places, names = {}, {}
+    known = set(image.GetMetaDataKeys())
+    number = 0
+    while (key := f"Segment{number}_ID") in known:
+        texts = {"Layer": "0", "Name": image.GetMetaData(key)}
+        for entry in ("Layer", "LabelValue", "Name"):
+            if f"Segment{number}_{entry}" in known:
+                texts[entry] = image.GetMetaData(f"Segment{number}_{entry}")
+        for entry, most in (("Layer", image.GetNumberOfComponentsPerPixel() - 1), ("LabelValue", 2**31 - 1)):
+            text = texts.get(entry, "nothing")
+            if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
+                raise FileError(
+                    f"{path} is damaged: the {entry} of its segment {number} is {text}. Save it from Slicer again."
+                )
+        number += 1
+        places[number] = int(texts["Layer"]), int(texts["LabelValue"])
+        names[number] = texts["Name"]
+    return places, names
