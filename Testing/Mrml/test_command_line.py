@@ -92,7 +92,10 @@ def fails_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
     ("error", "text"),
     [
         (ValueError("first line\n   and second"), "first line and second"),
-        (PermissionError(13, "Permission denied", "/data/CT.nrrd"), "/data/CT.nrrd: Permission denied: ask for the right to use it, or give another path"),
+        (
+            PermissionError(13, "Permission denied", "/data/CT.nrrd"),
+            "/data/CT.nrrd: Permission denied: ask for the right to use it, or give another path",
+        ),
         (RuntimeError(), "RuntimeError"),
         (ModuleNotFoundError("PyTorch is not installed."), "PyTorch is not installed."),
         (MemoryError(), "there is not enough memory: close other programs, or crop the volume"),

@@ -42,6 +42,11 @@ def add_parser(subparsers: _Subparsers) -> None:
     command.add_argument(
         "--name", nargs="+", default=[], metavar="LABEL=NAME", help="names of the labels of label maps, such as 5=liver"
     )
+    command.add_argument(
+        "--verbose",
+        action="store_true",
+        help="tell which file became which case; whoever reads this knows the patients behind the pseudonyms",
+    )
     command.set_defaults(run=_add)
 
     command = commands.add_parser("check", help="read all cases and tell what is wrong with them")
@@ -97,11 +102,13 @@ def _add(args: argparse.Namespace) -> int:
     with ProgressBar(len(found.pairs), "Adding", "cases") as bar:
         for done, addition in enumerate(add_pairs(dataset, found.pairs, window=args.window, names=names), start=1):
             bar.update(done)
-            if addition.case:
-                # Only here it is told which file became which case: file names may be those of patients.
-                added.append(f"{addition.case.id}  {addition.case.patient}  {addition.pair.image}")
+            if case := addition.case:
+                # Which file became which case is told only to who asks: paths may have the names of patients.
+                source = f"  {addition.pair.image}" if args.verbose else ""
+                added.append(f"{case.id}  {case.patient}{source}")
             if addition.text:
-                problems.append(f"{addition.pair.image}: {addition.text}")
+                same = f" It is {addition.same.id}." if addition.same and args.verbose else ""
+                problems.append(f"{addition.pair.image}: {addition.text}{same}")
     for problem in problems:
         print(problem, file=sys.stderr)
     for line in added:
@@ -193,7 +200,7 @@ def _names(texts: list[str]) -> dict[int, str]:
     names = {}
     for text in texts:
         label, equals, name = text.partition("=")
-        if not label.isdigit() or not equals or not name:
+        if not (label.isascii() and label.isdigit() and len(label) < 10) or not equals or not name:
             raise ValueError(f"--name takes LABEL=NAME, such as 5=liver, not {text!r}.")
         names[int(label)] = name
     return names

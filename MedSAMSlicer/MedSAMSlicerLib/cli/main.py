@@ -54,8 +54,10 @@ def _check_text(args: argparse.Namespace) -> None:
     """Refuse what is no text in this system's encoding: native libraries would abort over such a path."""
     for value in vars(args).values():
         for text in map(str, value if isinstance(value, list) else [value]):
-            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise ValueError(f"{text!a} is no valid UTF-8: rename the file or folder.")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{text!a} is no valid UTF-8: rename the file or folder.") from error
 
 
 def _print_error(text: str) -> None:
