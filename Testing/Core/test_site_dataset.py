@@ -244,7 +244,7 @@ def test_a_folder_that_is_not_empty_is_no_new_dataset_and_one_without_an_index_i
         ('"used": []', '"used": [{"run": "a"}]', "damaged"),
         ('"labels": [\n        "liver",', '"labels": [\n        1,', "labels of case-0001"),
         ('"labels": [\n        "liver",', '"labels": [\n        "lesion",', "different names"),
-        ('"case-0001"', '"case-٠٠٠١"', "no id of a case"),
+        ('"case-0001"', '"case-\u0660\u0660\u0660\u0661"', "no id of a case"),
         ('"next_case": 2', '"next_case": "x"', "next_case is 'x'"),
         ('"next_case": 2', '"next_case": true', "next_case is True"),
         ('"window": "auto"', '"window": 40', "window of case-0001"),
