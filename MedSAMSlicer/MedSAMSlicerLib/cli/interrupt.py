@@ -7,6 +7,7 @@ import threading
 from types import FrameType
 
 EXIT_INTERRUPTED = 130
+TEXT = "interrupted; no file is half-written"
 _AGAIN_S = 0.05
 
 
@@ -22,8 +23,8 @@ def watch() -> None:
 
 
 def ignore() -> None:
-    """Let Ctrl-C do nothing any more: the work is done, and the interpreter is ending."""
-    if threading.current_thread() is threading.main_thread():
+    """Let Ctrl-C do nothing any more, if `watch` was asked before: the work is done, and the interpreter is ending."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -8,8 +8,7 @@ import sys
 import traceback
 
 from MedSAMSlicerLib import __version__
-from MedSAMSlicerLib.cli import dataset, demo, evaluate, models, report, segment, streams, train
-from MedSAMSlicerLib.cli.interrupt import EXIT_INTERRUPTED
+from MedSAMSlicerLib.cli import dataset, demo, evaluate, interrupt, models, report, segment, streams, train
 from MedSAMSlicerLib.cli.messages import sentence
 
 EXIT_ERROR = 1
@@ -30,24 +29,32 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_parser(subparsers)
     args = parser.parse_args(arguments)
     with contextlib.nullcontext() if args.debug else streams.quiet():
-        try:
-            _check_text(args)
-            code = int(args.run(args))
-            _flush_output()
-            return code
-        except KeyboardInterrupt:
-            _print_error("interrupted; no file is half-written")
-            return EXIT_INTERRUPTED
-        except BrokenPipeError:
-            # The reader of our output (head, less) has left: that is no error of ours.
-            streams.discard_output()
-            return EXIT_ERROR
-        except Exception as error:
-            if args.debug:
-                traceback.print_exc()
-            else:
-                _print_error(f"error: {sentence(error)}")
-            return EXIT_ERROR
+        code, text = _run(args)
+        # It has ended: nothing may follow this line, nor take its place.
+        interrupt.ignore()
+        if text:
+            print(f"medsam-slicer: {text}", file=sys.stderr)
+    return code
+
+
+def _run(args: argparse.Namespace) -> tuple[int, str]:
+    """Run a command, and return its exit code and what is to be said of it."""
+    try:
+        _check_text(args)
+        code = int(args.run(args))
+        _flush_output()
+        return code, ""
+    except KeyboardInterrupt:
+        return interrupt.EXIT_INTERRUPTED, interrupt.TEXT
+    except BrokenPipeError:
+        # The reader of our output (head, less) has left: that is no error of ours.
+        streams.discard_output()
+        return EXIT_ERROR, ""
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+            return EXIT_ERROR, ""
+        return EXIT_ERROR, f"error: {sentence(error)}"
 
 
 def _check_text(args: argparse.Namespace) -> None:
@@ -58,12 +65,6 @@ def _check_text(args: argparse.Namespace) -> None:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise ValueError(f"{text!a} is no valid UTF-8: rename the file or folder.") from error
-
-
-def _print_error(text: str) -> None:
-    # Below the ^C of the terminal, or what a progress bar has left.
-    start = "\n" if text.startswith("interrupted") and sys.stderr.isatty() else ""
-    print(f"{start}medsam-slicer: {text}", file=sys.stderr)
 
 
 def _flush_output() -> None:

@@ -15,13 +15,11 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         from MedSAMSlicerLib.cli.main import main
 
-        code = main(arguments)
-        interrupt.ignore()
+        return main(arguments)
     except KeyboardInterrupt:
         interrupt.ignore()
-        print("medsam-slicer: interrupted; no file is half-written", file=sys.stderr)
-        code = interrupt.EXIT_INTERRUPTED
-    return code
+        print(f"medsam-slicer: {interrupt.TEXT}", file=sys.stderr)
+        return interrupt.EXIT_INTERRUPTED
 
 
 def _speak_utf8() -> None:
