@@ -83,6 +83,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 def _add(args: argparse.Namespace) -> int:
     """Add what is right, and tell what is not; 1 if anything was left out."""
     from MedSAMSlicerLib.dataset.pairs import IMAGES, LABELS, add_pairs, find_pairs
+    from MedSAMSlicerLib.dataset.patients import Pseudonyms
     from MedSAMSlicerLib.dataset.site import SiteDataset
 
     names = _names(args.name)
@@ -95,6 +96,9 @@ def _add(args: argparse.Namespace) -> int:
             "Give the patterns of your files."
         )
     known = (args.data / "dataset.json").exists()
+    if known:
+        # What is wrong with it is wrong for all pairs.
+        Pseudonyms.read(args.data / "patients.key")
     dataset = SiteDataset.open(args.data) if known else SiteDataset.create(args.data)
     problems = [f"{path}: no labels match it" for path in found.images_alone]
     problems += [f"{path}: no image matches it" for path in found.labels_alone]

@@ -48,6 +48,13 @@ def run(args: argparse.Namespace) -> int:
     files.reads("reference", args.reference)
     check_json(files, args.json)
     reference = read_labels(args.reference)
+    values = [args.label] if args.label is not None else reference.values()
+    if not values:
+        raise ValueError(f"{args.reference} has no label: there is nothing to compare with.")
+    if len(values) > _MOST_LABELS:
+        raise ValueError(
+            f"{args.reference} has {len(values)} different values: is it an image? Give a label map, or one --label."
+        )
     prediction = read_labels(args.prediction)
     if not prediction.same_grid(reference):
         if not prediction.overlaps(reference):
@@ -57,13 +64,6 @@ def run(args: argparse.Namespace) -> int:
             )
         print("The files have different voxel grids: the prediction is resampled (nearest neighbor).", file=sys.stderr)
         prediction = prediction.resampled_to(reference)
-    values = [args.label] if args.label is not None else reference.values()
-    if not values:
-        raise ValueError(f"{args.reference} has no label: there is nothing to compare with.")
-    if args.label is None and len(values) > _MOST_LABELS:
-        raise ValueError(
-            f"{args.reference} has {len(values)} different values: is it an image? Give a label map, or one --label."
-        )
     rows = []
     for value in values:
         predicted = value if args.prediction_label is None else args.prediction_label
