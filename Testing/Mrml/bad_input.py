@@ -1,6 +1,6 @@
 """Input that can't be right: what makes it, the command that meets it, and the words of the answer.
 
-Each of these was answered wrongly once: with a lost file, a traceback, or words that helped nobody.
+Each of these was answered wrongly once: with a file that was lost, a traceback, or words that helped nobody.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import SimpleITK as sitk
 BOX = "--box 5 6 2 20 15 7"
 SEGMENT = f"segment --volume CT.nrrd {BOX}"
 EVALUATE = "evaluate --prediction labels.seg.nrrd --reference labels.nii.gz"
-TRAIN = "train --data site --base base.pth --device cpu"
+TRAIN = "train --data site --base base.pth --device cpu --epochs 1 --validated-structures 1"
 HEADER = "volume,output,box,snapshot,json\n"
 
 
@@ -196,10 +196,6 @@ OUTPUTS = [
     BadInput("official is the base", f"{TRAIN} --output o.pth --official base.pth", ("same file as the base",)),
     BadInput("figures are the index", f"{TRAIN} --output o.pth --json site/dataset.json", ("dataset's file",)),
     BadInput("train to nowhere", f"{TRAIN} --output /proc/x.pth", ("/proc can't be written to", "another one")),
-    BadInput("segment to nowhere", f"{SEGMENT} --output /proc/x.nrrd", ("/proc can't be written to",)),
-    BadInput(
-        "snapshot to nowhere", f"{SEGMENT} --output o.nrrd --snapshot /proc/x.png", ("/proc can't be written to",)
-    ),
     BadInput("figures to nowhere", f"{EVALUATE} --json /proc/x.json", ("/proc can't be written to",)),
     BadInput(
         "report to nowhere", "report --data site --model base.pth --output /proc/x.html", ("/proc can't be written to",)
@@ -241,7 +237,6 @@ TABLES = [
         table(cell("a.nrrd", figures="s.json"), cell("b.nrrd", figures="s.json")),
     ),
     BadInput("no row", "segment --batch t.csv", ("t.csv has no row",), table()),
-    BadInput("no line", "segment --batch t.csv", ("no column 'volume'",), text("t.csv", "")),
     BadInput(
         "a column twice", "segment --batch t.csv", ("'output' twice",), table("a,b,c", header="volume,output,output\n")
     ),

@@ -9,6 +9,7 @@ from types import FrameType
 EXIT_INTERRUPTED = 130
 TEXT = "interrupted; no file is half-written"
 _AGAIN_S = 0.05
+_waiting = threading.Event()
 
 
 def watch() -> None:
@@ -28,9 +29,15 @@ def ignore() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def waits() -> bool:
+    """Tell whether Ctrl-C was pressed in an import; an error that comes before it is heard is no news any more."""
+    return _waiting.is_set()
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if not _importing(frame):
         raise KeyboardInterrupt
+    _waiting.set()
     again = threading.Timer(_AGAIN_S, signal.raise_signal, [number])
     again.daemon = True
     again.start()

@@ -51,6 +51,8 @@ def _run(args: argparse.Namespace) -> tuple[int, str]:
         streams.discard_output()
         return EXIT_ERROR, ""
     except Exception as error:
+        if interrupt.waits():
+            return interrupt.EXIT_INTERRUPTED, interrupt.TEXT
         if args.debug:
             traceback.print_exc()
             return EXIT_ERROR, ""
