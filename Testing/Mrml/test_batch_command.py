@@ -216,6 +216,19 @@ def test_what_somebody_has_corrected_by_hand_is_not_written_over(batch, simple_c
     assert {(folder / name).read_text() for name in ("1.nrrd", "2.nrrd")} == {"corrected by hand"}
 
 
+def test_a_correction_of_the_same_size_is_seen_and_so_is_one_after_a_row_that_failed(batch, simple_ct_file):
+    path = simple_ct_file.parent / "1.nii"
+    batch([a_row("1.nii")])
+    assert [line["state"] for line in batch([a_row("1.nii", box="40 0 0 50 9 9")])[1]] == ["failed"]
+    corrected = bytearray(path.read_bytes())
+    corrected[-1] ^= 1
+    path.write_bytes(corrected)
+    for box in (LIVER, KIDNEY):
+        (line,) = batch([a_row("1.nii", box=box)])[1]
+        assert "1.nii was changed since this row has made it" in line["error"]
+    assert path.read_bytes() == corrected
+
+
 def test_a_row_that_another_process_works_at_is_left_to_it(batch, simple_ct_file):
     folder = simple_ct_file.parent
     with exclusive(folder / "1.nrrd.row"):

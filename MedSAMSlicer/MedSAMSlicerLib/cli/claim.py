@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from MedSAMSlicerLib.store.folder import sha256_of
 from MedSAMSlicerLib.store.lock import exclusive
 
 
@@ -19,8 +20,8 @@ class _HeldError(Exception):
 class Claim:
     """The right to write the files of a row, and the record of what a row has made of them.
 
-    Both lie in a small hidden file beside the first of them, ``.<name>.row.lock``: the digest of the row, and the sizes
-    of its files once all of them are written.
+    Both lie in a small hidden file beside the first of them, ``.<name>.row.lock``: the digest of the row, and the
+    SHA-256 of its files once all of them are written.
 
     :param outputs: the files that the row makes.
     :param digest: of all that these depend on; another one means that the row was changed since.
@@ -32,6 +33,7 @@ class Claim:
         self._file: IO[bytes] | None = None
         self._path = outputs[0].with_name(f"{outputs[0].name}.row")
         self._lock = self._path.with_name(f".{self._path.name}.lock")
+        self._before: dict[str, Any] = {}
         self._new_folders = [folder for folder in self._path.absolute().parents if not folder.exists()]
 
     def take(self) -> bool:
@@ -56,50 +58,56 @@ class Claim:
         :raises ValueError: if one of them was changed since, or is not known to come from a row: somebody's work is
             not written over.
         """
-        record = self._read()
+        record = self._before = self._read()
         # None while they were being written, by a process that was ended.
-        sizes = record["sizes"]
-        for path in self._outputs if sizes is not None else ():
+        made = record["files"]
+        found = self._found()
+        for path in self._outputs if made is not None else ():
             # What is empty holds nobody's work.
-            if (size := _size(path)) and sizes.get(path.name) != size:
-                was = "was changed since this row has made it" if path.name in sizes else "was not made by this row"
+            if found[path.name] and made.get(path.name) != found[path.name]:
+                was = "was changed since this row has made it" if path.name in made else "was not made by this row"
                 raise ValueError(f"{path} {was}: move or delete it to have it made anew, or take the row out.")
-        return record == self._record(done=True) and all(map(_size, self._outputs))
+        return record == {"row": self._digest, "files": found} and all(found.values())
 
     def begin(self) -> None:
         """Remember that the files are being written."""
-        self._write(self._record(done=False))
+        self._write({"row": self._digest, "files": None})
 
     def end(self) -> None:
         """Remember that all files are written."""
-        self._write(self._record(done=True))
+        self._before = {"row": self._digest, "files": self._found()}
+        self._write(self._before)
 
     def release(self) -> None:
-        """Let other processes have the row; where it has no file, its record goes as well."""
+        """Let other processes have the row; a record that tells of no file goes as well."""
+        assert self._file is not None
         made = any(path.exists() for path in self._outputs)
         with contextlib.suppress(OSError):
-            if not made:
+            if self._before.get("files") == self._found():
+                # A row that has failed before it wrote anything has not made what is there.
+                self._write(self._before)
+            if not made or not os.fstat(self._file.fileno()).st_size:
                 self._lock.unlink(missing_ok=True)
         self._held.close()
         with contextlib.suppress(OSError):
             for folder in () if made else self._new_folders:
                 folder.rmdir()
 
-    def _record(self, *, done: bool) -> dict[str, Any]:
-        sizes = {path.name: _size(path) for path in self._outputs} if done else None
-        return {"row": self._digest, "sizes": sizes}
+    def _found(self) -> dict[str, str]:
+        """Return name -> SHA-256 of the files, "" for what is not there or empty."""
+        return {path.name: sha256_of(path) if path.is_file() and path.stat().st_size else "" for path in self._outputs}
 
     def _read(self) -> dict[str, Any]:
         assert self._file is not None
         self._file.seek(0)
         content = self._file.read()
         if not content:
-            return {"row": "", "sizes": {}}
+            return {"row": "", "files": {}}
         with contextlib.suppress(ValueError, KeyError, TypeError):
             record = json.loads(content)
-            return {"row": str(record["row"]), "sizes": None if record["sizes"] is None else dict(record["sizes"])}
+            return {"row": str(record["row"]), "files": None if record["files"] is None else dict(record["files"])}
         # A note that was cut off was ours, too.
-        return {"row": "", "sizes": None}
+        return {"row": "", "files": None}
 
     def _write(self, record: dict[str, Any]) -> None:
         assert self._file is not None
@@ -107,7 +115,3 @@ class Claim:
         self._file.truncate()
         self._file.write(json.dumps(record).encode())
         self._file.flush()
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
