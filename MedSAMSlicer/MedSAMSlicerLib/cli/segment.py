@@ -109,6 +109,7 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
     from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 
+    volume = _drawable(volume)
     headless = HeadlessScene()
     node = headless.add_volume(volume)
     rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
@@ -269,6 +270,20 @@ def _write(path: Path, volume: Volume, segmentation: Any, parts: dict[str, Any],
             )
         held[mask] = label
     write_labelmap(path, labels, volume.ijk_to_ras)
+
+
+def _drawable(volume: Volume) -> Volume:
+    """Store whole numbers of 64 bits otherwise: VTK has no colors for them, and would draw nothing."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    voxels = volume.voxels
+    if voxels.dtype.kind not in "iu" or voxels.dtype.itemsize < 8:
+        return volume
+    limits = np.iinfo(np.int32)
+    fits = not voxels.size or (voxels.min() >= limits.min and voxels.max() <= limits.max)
+    return replace(volume, voxels=voxels.astype(np.int32 if fits else np.float64))
 
 
 def _determinant(volume: Volume) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def read_labels(path: Path) -> Labels:
     arrays = [sitk.GetArrayViewFromImage(layer) for layer in layers]
     if any(array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)) for array in arrays):
         raise FileError(f"{path} has values that are no whole numbers: is it an image instead of a label map?")
-    places, names = _segments(path, image)
+    tags = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    places, names = _segments(Path(path), tags, count)
     if not places:
         if count > 1:
             raise FileError(f"{path} has {count} values per voxel: a label map has one.")
@@ -90,23 +92,26 @@ def read_labels(path: Path) -> Labels:
     return Labels(layers, places, names)
 
 
-def _segments(path: Path, image: sitk.Image) -> tuple[dict[int, tuple[int, int]], dict[int, str]]:
-    """Read where the segments of a ``.seg.nrrd`` are and what they are called; both empty in another file."""
+def _segments(path: Path, tags: Mapping[str, str], layers: int) -> tuple[dict[int, tuple[int, int]], dict[int, str]]:
+    """Read where the segments of a ``.seg.nrrd`` are and what they are called; both empty for a plain label map."""
     places, names = {}, {}
-    known = set(image.GetMetaDataKeys())
     number = 0
-    while (key := f"Segment{number}_ID") in known:
-        texts = {"Layer": "0", "Name": image.GetMetaData(key)}
-        for entry in ("Layer", "LabelValue", "Name"):
-            if f"Segment{number}_{entry}" in known:
-                texts[entry] = image.GetMetaData(f"Segment{number}_{entry}")
-        for entry, most in (("Layer", image.GetNumberOfComponentsPerPixel() - 1), ("LabelValue", 2**31 - 1)):
-            text = texts.get(entry, "nothing")
-            if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
+    while f"Segment{number}_ID" in tags:
+        numbers = []
+        for tag, usual in ((f"Segment{number}_Layer", "0"), (f"Segment{number}_LabelValue", "")):
+            try:
+                numbers.append(int(tags.get(tag, usual)))
+            except ValueError as error:
                 raise FileError(
-                    f"{path} is damaged: the {entry} of its segment {number} is {text}. Save it from Slicer again."
-                )
+                    f"{path} has {tags.get(tag, 'nothing')!r} for {tag}, which is no whole number: save it again from "
+                    "Slicer."
+                ) from error
+        layer, value = numbers
+        if not 0 <= layer < layers:
+            raise FileError(
+                f"{path} has its segment {number} in layer {layer} of {layers} (from 0): save it again from Slicer."
+            )
+        places[number + 1] = layer, value
+        names[number + 1] = tags.get(f"Segment{number}_Name", tags[f"Segment{number}_ID"])
         number += 1
-        places[number] = int(texts["Layer"]), int(texts["LabelValue"])
-        names[number] = texts["Name"]
     return places, names
