@@ -115,6 +115,8 @@ def test_colors_slices_and_missing_files_are_refused_by_name(tmp_path):
         read_labels(tmp_path / "slice.png")
     with pytest.raises(FileError, match=r"none\.nrrd does not exist"):
         read_labels(tmp_path / "none.nrrd")
+    with pytest.raises(FileError, match="is a folder: give a label map"):
+        read_labels(tmp_path)
 
 
 def test_grids_are_the_same_only_with_the_same_size_place_spacing_and_directions(tmp_path):

@@ -252,6 +252,18 @@ def test_axis_window_and_propagation_reach_the_model(predictor, simple_ct_file, 
     np.testing.assert_array_equal(predictor.encoded[9], windowed.astype(np.uint8))
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_whole_numbers_of_64_bits_are_drawn_like_others(predictor, a_ct, tmp_path, out, dtype):
+    pictures = []
+    for kind in (np.int32, dtype):
+        path = tmp_path / "CT.nrrd"
+        write_labelmap(path, (a_ct + 1100).astype(kind), np.diag([0.8, 0.8, 3.0, 1]))
+        options = ("--window", "1140/400", "--snapshot", out / "o.png")
+        assert segment(path, out / "o.seg.nrrd", "--box", *LIVER, *options) == 0
+        pictures.append((out / "o.png").read_bytes())
+    assert pictures[0] == pictures[1]
+
+
 def test_a_snapshot_shows_the_result_in_the_window_that_the_model_has_seen(predictor, simple_ct_file, out):
     brightness = {}
     for window in ("0/400", "120/400"):
@@ -377,7 +389,7 @@ def test_an_roi_beside_the_volume_is_named(error_of, simple_ct_file, out, tmp_pa
         (("--name", "a", "b"), "There are 2 names for 1 boxes"),
         (("--model", "litemedsam"), "The model 'litemedsam' is unknown: give one of lite"),
         (("--model", "none.pth"), "The model 'none.pth' is unknown"),
-        (("--output", "o.stl"), "must end with .seg.nrrd, or with .nii.gz"),
+        (("--output", "o.stl"), "must end with .seg.nrrd or .nii.gz or"),
         (("--snapshot", "o.jpg"), "must end with .png"),
     ],
 )

@@ -130,17 +130,19 @@ def test_a_table_takes_slice_boxes_and_limits(bright_file, predictor, out, capsy
         {**row, "output": "out/part.nrrd", "limit": str(thickness)},
         {**row, "output": "out/wrong.nrrd", "limit": "far"},
         {**row, "output": "out/short.nrrd", "slice_box": "4 5 6"},
+        {**row, "output": "out/ends.nrrd", "slice_box": "", "box": "5 6 2 20 15 7", "limit": "20"},
     ]
     table = bright_file.parent / "table.csv"
     with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, sorted(rows[0]))
+        writer = csv.DictWriter(file, sorted(rows[-1]))
         writer.writeheader()
         writer.writerows(rows)
     assert main(["segment", "--batch", str(table)]) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["state"] for line in lines] == ["done", "done", "failed", "failed"]
+    assert [line["state"] for line in lines] == ["done", "done", "failed", "failed", "failed"]
     assert "The limit 'far' of row 3 must be one number, in millimeters" in lines[2]["error"]
     assert "takes five numbers for every box" in lines[3]["error"]
+    assert "Row 5 has a limit, which is for a slice_box" in lines[4]["error"]
     slices = [
         np.flatnonzero(read_labels(out / name).mask(1).any(axis=(1, 2))).tolist()
         for name in ("whole.nrrd", "part.nrrd")

@@ -6,12 +6,12 @@ import argparse
 import contextlib
 import json
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedSAMSlicerLib.cli.outputs import RunFiles, check_output
 from MedSAMSlicerLib.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-_LABELMAP_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+_ENDINGS = {
+    "output": (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha"),
+    "snapshot": (".png",),
+    "JSON file": (".json",),
+}
 
 
 def add_parser(subparsers: _Subparsers) -> None:
@@ -92,10 +96,11 @@ def run(args: argparse.Namespace) -> int:
     """Segment one volume, or those of a table."""
     prompt = args.roi or args.box or args.slice_box
     single = {"--volume": args.volume, "--output": args.output, "--roi, --box or --slice-box": prompt}
+    optional = {"--name": args.name, "--snapshot": args.snapshot, "--json": args.json}
     if args.batch:
         from MedSAMSlicerLib.cli.batch import run_batch
 
-        if given := [option for option, value in single.items() if value]:
+        if given := [option for option, value in {**single, **optional}.items() if value]:
             args.wrong_usage(f"{', '.join(given)}: with --batch the table says that")
         return run_batch(args)
     if missing := [option for option, value in single.items() if not value]:
@@ -103,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if args.limit is not None and not args.slice_box:
         args.wrong_usage("--limit says how far a structure is followed from a --slice-box: give one, or leave it out")
     check_arguments(args)
+    check_files({"": args})
     from MedSAMSlicerLib.loading import load_predictor
     from MedSAMSlicerLib.volume.files import read_volume
 
@@ -235,13 +241,6 @@ def write_json(target: str, report: dict[str, Any]) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Find what is wrong with the arguments before minutes of computing are spent on them."""
-    name = args.output.name.lower()
-    if not name.endswith((".seg.nrrd", *_LABELMAP_ENDINGS)):
-        raise ValueError(
-            f"The output {args.output} must end with .seg.nrrd, or with {', '.join(_LABELMAP_ENDINGS)} for a label map."
-        )
-    if args.snapshot and args.snapshot.suffix.lower() != ".png":
-        raise ValueError(f"The snapshot {args.snapshot} must end with .png.")
     if args.box and len(args.box) % 6:
         raise ValueError(f"--box takes six numbers for every box, I0 J0 K0 I1 J1 K1, but {len(args.box)} were given.")
     if args.slice_box and len(args.slice_box) % 5:
@@ -251,24 +250,30 @@ def check_arguments(args: argparse.Namespace) -> None:
     count = len(args.roi or []) or len(args.box or []) // 6 or len(args.slice_box) // 5
     if len(args.name) > count:
         raise ValueError(f"There are {len(args.name)} names for {count} boxes.")
-    targets = [args.output, args.snapshot, None if args.json in (None, "-") else Path(args.json)]
-    for target in targets:
-        if target:
-            _check_writable(target)
+    for what, path in outputs_of(args).items():
+        check_output(what, path, _ENDINGS[what])
 
 
-def _check_writable(path: Path) -> None:
-    """Refuse a file that can't be written, and leave no folder behind where the command fails later."""
-    if path.is_dir():
-        raise ValueError(f"The output {path} is a folder: give the path of a file.")
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"The output folder {folder} can't be written to ({error.strerror}): give another one."
-        ) from error
+def check_files(runs: Mapping[str, argparse.Namespace]) -> None:
+    """Refuse runs that would write over what one of them reads, or two outputs into one file.
+
+    :param runs: what tells a run from the others in messages, such as " of row 2" -> its arguments.
+    """
+    files = RunFiles()
+    for which, args in runs.items():
+        files.reads(f"volume{which}", args.volume)
+        for path in args.roi or ():
+            files.reads(f"ROI{which}", path)
+        files.reads_model("model", args.model)
+    for which, args in runs.items():
+        for what, path in outputs_of(args).items():
+            files.writes(f"{what}{which}", path)
+
+
+def outputs_of(args: argparse.Namespace) -> dict[str, Path]:
+    """List what a run writes, as it is called in messages, and where."""
+    paths = {"output": args.output, "snapshot": args.snapshot, "JSON file": args.json if args.json != "-" else None}
+    return {what: Path(path) for what, path in paths.items() if path is not None}
 
 
 def _add_boxes(headless: Any, volume: Volume, numbers: list[int]) -> list[Any]:

@@ -49,6 +49,13 @@ class Labels:
             for part in ("GetOrigin", "GetSpacing", "GetDirection")
         )
 
+    def overlaps(self, other: Labels) -> bool:
+        """Tell whether a voxel of the other grid lies in this one."""
+        ones = sitk.Image(self.layers[0].GetSize(), sitk.sitkUInt8) + 1
+        ones.CopyInformation(self.layers[0])
+        found = sitk.Resample(ones, other.layers[0], sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+        return bool(sitk.GetArrayViewFromImage(found).any())
+
     def resampled_to(self, other: Labels) -> Labels:
         """Bring the labels to another grid, by nearest neighbor."""
         layers = tuple(
@@ -66,6 +73,8 @@ def read_labels(path: Path) -> Labels:
 
     :raises FileError: if it can't be read, is not 3-D or has values that are no whole numbers.
     """
+    if Path(path).is_dir():
+        raise FileError(f"{path} is a folder: give a label map or a .seg.nrrd.")
     image = read_image(Path(path))
     if image.GetDimension() != 3:
         raise FileError(f"{path} has {image.GetDimension()} dimensions: a label map has 3.")
@@ -79,6 +88,8 @@ def read_labels(path: Path) -> Labels:
     if not places:
         if count > 1:
             raise FileError(f"{path} has {count} values per voxel: a label map has one.")
+        if arrays[0].size and arrays[0].min() < 0:
+            raise FileError(f"{path} has negative values: is it an image instead of a label map?")
         places = {int(value): (0, int(value)) for value in np.unique(arrays[0]) if value != 0}
     margins = _cropped_margins(image, tags)
     if any(sum(margins, ())):
