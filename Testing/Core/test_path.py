@@ -205,7 +205,7 @@ def test_the_box_that_follows_from_all_slices_is_tried_at_last(a_stack):
     def answer(index: int, box: Box, probability: np.ndarray) -> None:
         # The organ moves by two pixels from slice to slice. In one slice no box shows anything but the one between
         # those of its neighbors.
-        if index != 6 or abs(box.x0 - 12) < 1 and abs(box.x1 - 24) < 1 and abs(box.y1 - 22) < 1:
+        if index != 6 or (abs(box.x0 - 12) < 1 and abs(box.x1 - 24) < 1 and abs(box.y1 - 22) < 1):
             probability[organ(index)] = 1
 
     mask = collect(propagate_path(a_stack, roi_of(2, 8), Scripted(answer), EmbeddingCache()), a_stack)
