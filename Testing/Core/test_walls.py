@@ -42,6 +42,7 @@ WALLS = {
     "model": Wall(names("torch")),
     "inference": Wall(names("model prompts torch numpy")),
     "volume": Wall(names("prompts numpy")),
+    "volume/bodies": Wall(names("prompts numpy"), deferred=names("SimpleITK")),
     "volume/dicom_segmentation": Wall(names("prompts numpy"), deferred=names("pydicom")),
     "volume/dicom_series": Wall(names("prompts numpy SimpleITK")),
     "volume/files": Wall(names("prompts numpy SimpleITK")),
