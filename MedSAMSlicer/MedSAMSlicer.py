@@ -151,9 +151,10 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
     def session(self):
         """The session, which holds the embeddings of slices and the histories of segmentations."""
         if self._session is None:
+            from MedSAMSlicerLib.app.segment_editor import save_editor_state
             from MedSAMSlicerLib.mrml.session import SegmentationSession
 
-            self._session = SegmentationSession()
+            self._session = SegmentationSession(save_state=save_editor_state)
         return self._session
 
     @property
@@ -280,11 +281,16 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         return self.session.review(segmentationNode, segmentID)
 
     def undo(self, segmentationNode):
-        """Take the last segmentation back; False if there is none."""
+        """Take the last segmentation back, but nothing that was edited, renamed or added since.
+
+        :return: what is false if there is none; ``names`` lists the segments that it changed, and ``left`` says which
+            others it left as they are, and why.
+        :raises ValueError: if all that is left of the segmentation was changed since.
+        """
         return self.session.undo(segmentationNode)
 
     def redo(self, segmentationNode):
-        """Bring back what was undone; False if there is nothing."""
+        """Bring back what was undone, see `undo`."""
         return self.session.redo(segmentationNode)
 
     def fetchModel(self, name="lite", progress=None):
