@@ -281,12 +281,7 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         return self.session.review(segmentationNode, segmentID)
 
     def undo(self, segmentationNode):
-        """Take the last segmentation back, but nothing that was edited, renamed or added since.
-
-        :return: what is false if there is none; ``names`` lists the segments that it changed, and ``left`` says which
-            others it left as they are, and why.
-        :raises ValueError: if all that is left of the segmentation was changed since.
-        """
+        """Take the last run back, but not what was changed since (ValueError if all was); false if there is none."""
         return self.session.undo(segmentationNode)
 
     def redo(self, segmentationNode):

@@ -29,6 +29,7 @@ class ResultSection(slicer.util.VTKObservationMixin):
         super().__init__()
         self._panel = panel
         self._segmentation: Any = None
+        self._made: dict[Any, tuple[Any, str]] = {}
         self._job: Any = None
         self._next: Read | None = None
         self._start = 0.0
@@ -148,9 +149,8 @@ class ResultSection(slicer.util.VTKObservationMixin):
             self._panel.update()
 
     def _on_step(self, step: Any, pairs: Sequence[tuple[Any, Structure]], segmentation: Any) -> None:
-        roi = pairs[step.structure][0]
-        if roi is not None and roi.GetScene() is not None:
-            bind(roi, segmentation, step.segment_id)
+        if (roi := pairs[step.structure][0]) is not None:
+            self._made[roi] = (segmentation, step.segment_id)
         bar = self._panel.ui.progressBar
         bar.maximum, bar.value = step.total, step.done
         if step.done < step.total:
@@ -165,6 +165,7 @@ class ResultSection(slicer.util.VTKObservationMixin):
 
     def _on_end(self, error: BaseException | None) -> None:
         stopped, self._job = self._job is not None and self._job.stopped, None
+        self._bind()
         bar = self._panel.ui.progressBar
         bar.maximum, bar.value = 100, 0 if error or stopped else 100
         if error is not None:
@@ -187,6 +188,14 @@ class ResultSection(slicer.util.VTKObservationMixin):
         except ValueError as error:
             self._panel.tell(str(error), error=True)
         self._panel.update()
+
+    def _bind(self) -> None:
+        """Let each box belong to the segment that was made from it, if the run has left it there."""
+        made, self._made = self._made, {}
+        for roi, (segmentation, segment_id) in made.items():
+            segment = segmentation.GetSegmentation().GetSegment(segment_id)
+            if None not in (segment, roi.GetScene(), segmentation.GetScene()):
+                bind(roi, segmentation, segment_id)
 
     def _show_3d(self, show: bool) -> None:
         segmentation = self._panel.parameters.segmentation
