@@ -15,24 +15,16 @@ from typing import Any
 import numpy as np
 import slicer
 import slicer.util
-import vtk
 
 from box_predictor import BoxPredictor
-from geometries import GEOMETRIES, affine, rotation
-from MedSAMSlicerLib.headless.scene import HeadlessScene
-from MedSAMSlicerLib.mrml.history import History
-from MedSAMSlicerLib.mrml.segments import voxels_of
+from geometries import GEOMETRIES
 from MedSAMSlicerLib.mrml.session import SegmentationSession
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.task import SceneChangedError, SegmentationTask
-from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, numpy_from_matrix
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-
-SIZE = (18, 14, 8)  # IJK
-MARGIN = 3  # voxels around the volume, for segments that are moved out of it
-EDITOR_STATES = 10
+from moved_scene import EDITOR_STATES, MARGIN, SIZE, MovedScene, nothing
+from undo_model import EditorHistory, Held, ModuleHistory, Segments, Step
 
 
 class BrokenError(Exception):
@@ -53,56 +45,6 @@ class FailingPredictor(BoxPredictor):
         return super().decode(embedding, boxes, window)
 
 
-@dataclass
-class Held:
-    """What a segment must be called and hold: bool (K, J, I), in the segmentation's voxels with a margin around."""
-
-    name: str
-    mask: np.ndarray
-
-
-Segments = dict[str, Held]
-# What a step did: by segment, what it held before and what after; None where it was not there.
-Step = dict[str, tuple[Held | None, Held | None]]
-
-
-class EditorHistory:
-    """What `vtkSegmentationHistory` keeps: whole segmentations, set back as a whole."""
-
-    def __init__(self) -> None:
-        self.states: list[Segments] = []
-        self.last = 0
-
-    def save(self, now: Segments) -> None:
-        if self.last < len(self.states):
-            return
-        self.states.append(copy.deepcopy(now))
-        self.last = len(self.states) - 1
-        while len(self.states) > EDITOR_STATES:
-            self.states.pop(0)
-            self.last -= 1
-
-    def modified(self) -> None:
-        del self.states[self.last + 1 :]
-        self.last = len(self.states)
-
-    def undo(self, now: Segments) -> Segments | None:
-        if self.last < 1:
-            return None
-        target = self.last - 1
-        if len(self.states) == self.last:
-            self.save(now)
-            target = len(self.states) - 2
-        self.last = target
-        return copy.deepcopy(self.states[target])
-
-    def redo(self, now: Segments) -> Segments | None:
-        if self.last + 1 >= len(self.states):
-            return None
-        self.last += 1
-        return copy.deepcopy(self.states[self.last])
-
-
 class RandomUser:
     """Does one random thing at a time and checks the whole scene after it.
 
@@ -111,26 +53,14 @@ class RandomUser:
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
-        self.headless = HeadlessScene()
-        lattice = GEOMETRIES[self._choose(sorted(GEOMETRIES))]
-        voxels = self.random.normal(40, 20, SIZE[::-1]).astype(np.int16)
-        self.volume = self.headless.add_volume(Volume(voxels, lattice, "CT"))
-        self.source = voxels.copy()
-        self.segmentation = self.headless.add_segmentation("Segmentation", self.volume)
-        self.content = self.segmentation.GetSegmentation()
-        self.lattice = lattice
-        self.together, self.apart = (self._transform() for _ in range(2))
-        self.apart.SetAndObserveTransformNodeID(self.together.GetID())
-        self.volume.SetAndObserveTransformNodeID(self.together.GetID())
-        self.segmentation.SetAndObserveTransformNodeID(self.apart.GetID())
-        self.shift = np.zeros(3, dtype=int)  # of the volume in the segmentation's voxels
+        self.source = self.random.normal(40, 20, SIZE[::-1]).astype(np.int16)
+        self.scene = MovedScene(self.source.copy(), GEOMETRIES[self._choose(sorted(GEOMETRIES))])
+        self.segmentation, self.content, self.editor = self.scene.segmentation, self.scene.content, self.scene.editor
         self.predictor = FailingPredictor()
         self.session = SegmentationSession(self.predictor, save_state=lambda segmentation: self._save_state())
-        self._open_editor()
         self.segments: Segments = {}
-        self.done: list[Step] = []
-        self.undone: list[Step] = []
-        self.editor_history = EditorHistory()
+        self.history = ModuleHistory()
+        self.editor_history = EditorHistory(EDITOR_STATES)
         self.restoring = False
         for event in ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SourceRepresentationModified"):
             self.content.AddObserver(getattr(slicer.vtkSegmentation, event), self._on_modified)
@@ -180,33 +110,18 @@ class RandomUser:
         found = []
         ids = set(self.content.GetSegmentIDs())
         found += [f"The segment {self.segments[each].name!r} is lost." for each in self.segments.keys() - ids]
-        found += [f"The segment {self._name(each)!r} must not be there." for each in ids - self.segments.keys()]
+        found += [f"The segment {self.scene.name(each)!r} must not be there." for each in ids - self.segments.keys()]
         for segment_id in sorted(ids & self.segments.keys()):
             held = self.segments[segment_id]
-            if self._name(segment_id) != held.name:
-                found.append(f"The segment {held.name!r} is called {self._name(segment_id)!r}.")
-            mask = self.read(segment_id)
+            if self.scene.name(segment_id) != held.name:
+                found.append(f"The segment {held.name!r} is called {self.scene.name(segment_id)!r}.")
+            mask = self.scene.read(segment_id)
             if not np.array_equal(mask, held.mask):
                 more, less = (mask & ~held.mask).sum(), (held.mask & ~mask).sum()
                 found.append(f"The segment {held.name!r} has {more} voxels too many and {less} too few.")
-        if not np.array_equal(slicer.util.arrayFromVolume(self.volume), self.source):
+        if not np.array_equal(slicer.util.arrayFromVolume(self.scene.volume), self.source):
             found.append("Voxels of the volume were changed.")
         return found
-
-    def read(self, segment_id: str) -> np.ndarray:
-        """Read a segment in its own voxels, as `Held.mask` is."""
-        mask = self._nothing()
-        image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
-        if not self.segmentation.GetBinaryLabelmapRepresentation(segment_id, image) or image.IsEmpty():
-            return mask
-        image.GetImageToWorldMatrix(matrix)
-        grid = numpy_from_matrix(matrix)
-        start = np.linalg.inv(self.lattice) @ grid @ [*image.GetExtent()[::2], 1]
-        first = start[:3].round().astype(int)
-        assert np.allclose(start[:3], first, atol=1e-3), "A segment is not in the voxels of the segmentation any more."
-        assert np.allclose(grid[:3, :3], self.lattice[:3, :3], atol=1e-4), "A segment has other voxels."
-        mask[tuple((np.argwhere(voxels_of(image)) + first[::-1] + MARGIN).T)] = True
-        return mask
 
     # What the module does
 
@@ -227,9 +142,8 @@ class RandomUser:
         return self._run([self._correction(segment_id)])
 
     def segment_over_others(self) -> str:
-        self.rules.SetOverwriteMode(self.rules.OverwriteAllSegments)
         structure = self._structure(self._any_segment() if self.random.random() < 0.4 else None)
-        return self._run([structure], editor_node=self.rules)
+        return self._run([structure], editor_node=self.scene.rules)
 
     def stop(self) -> str:
         keep = bool(self.random.random() < 0.5)
@@ -251,24 +165,24 @@ class RandomUser:
         return self._run([self._structure(self._maybe())], paint_after=self._few())
 
     def undo(self) -> str:
-        return self._revert(self.session.undo, self.done, self.undone)
+        return self._revert(self.session.undo, self.history.undoable, self.history.undo)
 
     def redo(self) -> str:
-        return self._revert(self.session.redo, self.undone, self.done)
+        return self._revert(self.session.redo, self.history.redoable, self.history.redo)
 
     # What is done elsewhere
 
     def paint(self) -> str:
-        return self._edit(self.logic.ModificationModeAdd)
+        return self._edit(self.editor.ModificationModeAdd)
 
     def erase(self) -> str:
-        return self._edit(self.logic.ModificationModeRemove)
+        return self._edit(self.editor.ModificationModeRemove)
 
     def undo_in_editor(self) -> str:
-        return self._restore(self.logic.CanUndo, self.logic.Undo, self.editor_history.undo)
+        return self._restore(self.editor.CanUndo, self.editor.Undo, self.editor_history.undo)
 
     def redo_in_editor(self) -> str:
-        return self._restore(self.logic.CanRedo, self.logic.Redo, self.editor_history.redo)
+        return self._restore(self.editor.CanRedo, self.editor.Redo, self.editor_history.redo)
 
     def rename(self) -> str:
         segment_id = self._any_segment()
@@ -292,23 +206,17 @@ class RandomUser:
         name = self._new_name("hand")
         self._save_state()
         segment_id = self.content.AddEmptySegment("", name, [1.0, 0.0, 0.0])
-        self.segments[segment_id] = Held(name, self._nothing())
+        self.segments[segment_id] = Held(name, nothing())
         return name
 
     def move_together(self) -> str:
-        angles, places = self.random.uniform(-40, 40, 3), self.random.uniform(-90, 90, 3)
-        matrix = affine(rotation(*angles), (1, 1, 1), tuple(places))
-        self.together.SetMatrixTransformToParent(matrix_from_numpy(matrix))
+        angles = self.random.uniform(-40, 40, 3)
+        self.scene.move_together(angles, self.random.uniform(-90, 90, 3))
         return str(angles.round())
 
     def move_segmentation(self) -> str:
-        """Move the segmentation by whole voxels, so that it is known which ones a run must hit."""
-        self.shift = self.random.integers(-MARGIN, MARGIN + 1, 3)
-        moved = np.eye(4)
-        moved[:3, 3] = -self.shift
-        matrix = self.lattice @ moved @ np.linalg.inv(self.lattice)
-        self.apart.SetMatrixTransformToParent(matrix_from_numpy(matrix))
-        return str(self.shift)
+        self.scene.move_segmentation(self.random.integers(-MARGIN, MARGIN + 1, 3))
+        return str(self.scene.shift)
 
     def show_surfaces(self) -> str:
         surface = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
@@ -330,9 +238,9 @@ class RandomUser:
         **options: Any,
     ) -> str:
         before = copy.deepcopy(self.segments)
-        task = self.session.begin(self.volume, self.segmentation, structures, axis="k", **options)
+        task = self.session.begin(self.scene.volume, self.segmentation, structures, axis="k", **options)
         found: list[dict[int, np.ndarray]] = [{} for _ in structures]
-        painted, seen = None, self._nothing()
+        painted, seen = None, nothing()
         try:
             for count, (number, result) in enumerate(task.compute(self.predictor, self.session.cache)):
                 if count == stop_after:
@@ -340,7 +248,7 @@ class RandomUser:
                 if count == paint_after:
                     painted = self._paint_meanwhile(task, seen)
                 task.take(number, result)
-                seen |= self._whole({result.index: result.mask})
+                seen |= self.scene.whole({result.index: result.mask})
                 if result.final or not structures[number].key_slices or structures[number].segment_id is None:
                     found[number][result.index] = result.mask
             else:
@@ -359,7 +267,7 @@ class RandomUser:
                 raise AssertionError("A run was ended though nobody touched its segment.") from error
             task.roll_back()
             if painted in before:
-                self._push({painted: (before[painted], copy.deepcopy(self.segments[painted]))})
+                self.history.push({painted: (before[painted], copy.deepcopy(self.segments[painted]))})
             return str(error)
         assert painted is None or painted not in task.segment_ids, "An edit of the run's own segment was not noticed."
         self._written(task, structures, found, before, stopped=stop_after is not None, **options)
@@ -385,7 +293,7 @@ class RandomUser:
             if stopped and structure.key_slices:
                 continue
             old = before.get(segment_id)
-            mask = self._whole(slices)
+            mask = self.scene.whole(slices)
             self.segments[segment_id] = Held(old.name if old else structure.name, mask)
             step[segment_id] = (old, copy.deepcopy(self.segments[segment_id]))
             for other, held in self.segments.items() if editor_node is not None else ():
@@ -399,50 +307,27 @@ class RandomUser:
             if old is None or not np.array_equal(old.mask, new.mask)
         }
         if changed:
-            self._push(changed)
+            self.history.push(changed)
 
-    def _push(self, step: Step) -> None:
-        self.done = [*self.done, step][-History.LENGTH :]
-        self.undone = []
-
-    def _revert(self, revert: Callable[[Any], Any], steps: list[Step], inverted: list[Step]) -> str:
-        live = [
-            step
-            for step in steps
-            if any(new is None or segment_id in self.segments for segment_id, (_, new) in step.items())
-        ]
-        free = [each for each in live[-1] if self._is_free(each, *live[-1][each])] if live else []
-        now = copy.deepcopy(self.segments)
-        if not live or free:
-            told = revert(self.segmentation)
-            assert bool(told) == bool(free), "An undo says that it did what it did not, or the other way around."
-        else:
+    def _revert(
+        self,
+        revert: Callable[[Any], Any],
+        can: Callable[[Segments], list[str] | None],
+        model: Callable[[Segments], Any],
+    ) -> str:
+        free = can(self.segments)
+        if free is not None and not free:
             try:
                 revert(self.segmentation)
             except ValueError as error:
                 return str(error)
-            raise AssertionError("An undo that can't be said nothing.")
-        if not live:
+            raise AssertionError("What can't be undone was not refused.")
+        told = revert(self.segmentation)
+        assert len(told.names) == len(free or ()), "An undo says that it did what it did not, or the other way around."
+        if free is None:
             return "nothing to do"
-        step = live[-1]
-        del steps[next(index for index, each in enumerate(steps) if each is step) :]
-        for segment_id in free:
-            old = step[segment_id][0]
-            if old is None:
-                del self.segments[segment_id]
-            elif segment_id in self.segments:
-                self.segments[segment_id].mask = old.mask.copy()
-            else:
-                self.segments[segment_id] = copy.deepcopy(old)
-        inverted.append({each: (now.get(each), step[each][0]) for each in free})
-        return ", ".join(told.names)
-
-    def _is_free(self, segment_id: str, old: Held | None, new: Held | None) -> bool:
-        """Return whether nobody has changed a segment since a step left it."""
-        held = self.segments.get(segment_id)
-        if held is None or new is None:
-            return held is new is None
-        return np.array_equal(held.mask, new.mask) and (old is not None or held.name == new.name)
+        self.segments = model(self.segments)
+        return f"{', '.join(told.names)} {told.left}"
 
     def _edit(self, mode: int) -> str:
         segment_id = self._any_segment()
@@ -452,30 +337,13 @@ class RandomUser:
         return self.segments[segment_id].name
 
     def _brush(self, segment_id: str, mode: int, *, overwrite: bool = False) -> None:
-        """Add or remove a box of voxels by Slicer's own logic of the Segment Editor."""
-        first, last = self._box()
-        self.settings.SetOverwriteMode(self.settings.OverwriteAllSegments if overwrite else self.settings.OverwriteNone)
         self._save_state()
-        box = [slice(low, high + 1) for low, high in zip(first[::-1], last[::-1], strict=True)]
-        brushed = self._nothing()
-        brushed[tuple(slice(each.start + MARGIN, each.stop + MARGIN) for each in box)] = True
-        self.settings.SetSelectedSegmentID(segment_id)
-        assert self.logic.ResetModifierLabelmapToDefault()
-        labelmap = self.logic.GetModifierLabelmap()
-        # (It may reach beyond the volume, where segments do.)
-        start = labelmap.GetExtent()[4::-2]
-        place = tuple(slice(each.start - low, each.stop - low) for each, low in zip(box, start, strict=True))
-        voxels_of(labelmap)[place] = 1
-        labelmap.Modified()
-        held = self.segments[segment_id]
-        adds = mode == self.logic.ModificationModeAdd
-        held.mask = held.mask | brushed if adds else held.mask & ~brushed
+        box = self.scene.brush(segment_id, self._box(), mode, overwrite=overwrite)
+        held, adds = self.segments[segment_id], mode == self.editor.ModificationModeAdd
+        held.mask = held.mask | box if adds else held.mask & ~box
         for other, each in self.segments.items() if overwrite and adds else ():
             if other != segment_id:
-                each.mask = each.mask & ~brushed
-        self.logic.ModifySegmentByLabelmap(
-            self.segmentation, segment_id, labelmap, mode, list(labelmap.GetExtent()), False, False
-        )
+                each.mask = each.mask & ~box
 
     def _paint_meanwhile(self, task: SegmentationTask, seen: np.ndarray) -> str | None:
         """Paint, and return the segment whose voxels that has changed.
@@ -486,13 +354,13 @@ class RandomUser:
         choice = self._any_segment() if not segment_ids or self.random.random() < 0.5 else segment_ids[0]
         # Slices are written together when there is time: what is there already can't be reckoned.
         for segment_id in segment_ids:
-            partial = self.read(segment_id)
+            partial = self.scene.read(segment_id)
             assert not (partial & ~seen).any(), "A run has written what it did not find."
-            self.segments[segment_id] = Held(self._name(segment_id), partial)
+            self.segments[segment_id] = Held(self.scene.name(segment_id), partial)
         if choice is None:
             return None
         was = self.segments[choice].mask.copy()
-        self._brush(choice, self.logic.ModificationModeAdd)
+        self._brush(choice, self.editor.ModificationModeAdd)
         return choice if not np.array_equal(was, self.segments[choice].mask) else None
 
     def _restore(
@@ -509,7 +377,7 @@ class RandomUser:
         return f"{len(self.segments)} segments"
 
     def _save_state(self) -> None:
-        self.logic.SaveStateForUndo()
+        self.editor.SaveStateForUndo()
         self.editor_history.save(self.segments)
 
     def _on_modified(self, *_: Any) -> None:
@@ -518,23 +386,9 @@ class RandomUser:
 
     # What it is done with
 
-    def _open_editor(self) -> None:
-        scene = self.headless.scene
-        self.rules = scene.AddNode(slicer.vtkMRMLSegmentEditorNode())
-        self.settings = scene.AddNode(slicer.vtkMRMLSegmentEditorNode())
-        self.settings.SetAndObserveSegmentationNode(self.segmentation)
-        self.logic = slicer.vtkSlicerSegmentEditorLogic()
-        self.logic.SetMRMLScene(scene)
-        self.logic.SetSegmentEditorNode(self.settings)
-        self.logic.SetSourceVolumeNode(self.volume)
-        self.logic.SetMaximumNumberOfUndoStates(EDITOR_STATES)
-
-    def _transform(self) -> Any:
-        return self.headless.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-
     def _structure(self, segment_id: str | None = None) -> Structure:
         first, last = self._box()
-        return Structure.of_voxels(self.volume, first, last, self._new_name("made"), segment_id)
+        return Structure.of_voxels(self.scene.volume, first, last, self._new_name("made"), segment_id)
 
     def _correction(self, segment_id: str) -> Structure:
         structure = self._structure(segment_id)
@@ -546,21 +400,6 @@ class RandomUser:
         """Choose the first and the last voxel of a box, IJK."""
         ends = [sorted(self.random.choice(size, 2, replace=False).tolist()) for size in SIZE]
         return [low for low, _ in ends], [high for _, high in ends]
-
-    def _whole(self, slices: dict[int, np.ndarray]) -> np.ndarray:
-        """Put slices of the volume into the segmentation's voxels."""
-        whole = self._nothing()
-        start = MARGIN + self.shift
-        for index, mask in slices.items():
-            j, i = (slice(start[axis], start[axis] + SIZE[axis]) for axis in (1, 0))
-            whole[start[2] + index, j, i] = mask
-        return whole
-
-    def _nothing(self) -> np.ndarray:
-        return np.zeros([size + 2 * MARGIN for size in SIZE[::-1]], dtype=bool)
-
-    def _name(self, segment_id: str) -> str:
-        return self.content.GetSegment(segment_id).GetName()
 
     def _new_name(self, kind: str) -> str:
         self.names += 1
