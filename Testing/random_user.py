@@ -84,7 +84,7 @@ class RandomUser:
             self.erase: 3,
             self.undo_in_editor: 4,
             self.redo_in_editor: 3,
-            self.rename: 2,
+            self.rename: 5,
             self.delete: 6,
             self.add: 2,
             self.move_together: 1,
@@ -247,6 +247,9 @@ class RandomUser:
                     break
                 if count == paint_after:
                     painted = self._paint_meanwhile(task, seen)
+                    if not task.segment_ids:
+                        # The run has not begun to write: it finds what was painted as if it had been there before.
+                        painted, before = None, copy.deepcopy(self.segments)
                 task.take(number, result)
                 seen |= self.scene.whole({result.index: result.mask})
                 if result.final or not structures[number].key_slices or structures[number].segment_id is None:

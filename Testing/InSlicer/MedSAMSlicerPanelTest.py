@@ -89,6 +89,16 @@ class MedSAMSlicerPanelTest(unittest.TestCase):
         self.run_events()
         self.assertEqual(content.GetNumberOfSegments(), 1)
 
+    def test_a_segment_added_by_hand_stays_when_the_run_is_undone(self):
+        self.add_box()
+        self.segment()
+        content = self.parameters.segmentation.GetSegmentation()
+        by_hand = content.AddEmptySegment("", "by hand", [1.0, 0.0, 0.0])
+        self.run_events()
+        self.widget.panel.ui.undoButton.click()
+        self.run_events()
+        self.assertEqual(content.GetSegmentIDs(), (by_hand,))
+
     def test_every_control_has_a_tooltip_and_the_parameters_are_connected(self):
         ui = self.widget.panel.ui
         for name, control in vars(ui).items():
