@@ -153,9 +153,10 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
     def session(self):
         """The session, which holds the embeddings of slices and the histories of segmentations."""
         if self._session is None:
+            from MedSAMSlicerLib.app.segment_editor import save_editor_state
             from MedSAMSlicerLib.mrml.session import SegmentationSession
 
-            self._session = SegmentationSession()
+            self._session = SegmentationSession(save_state=save_editor_state)
         return self._session
 
     @property
@@ -279,11 +280,11 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         return self.session.review(segmentationNode, segmentID)
 
     def undo(self, segmentationNode):
-        """Take the last segmentation back; False if there is none."""
+        """Take the last run back, but not what was changed since (ValueError if all was); false if there is none."""
         return self.session.undo(segmentationNode)
 
     def redo(self, segmentationNode):
-        """Bring back what was undone; False if there is nothing."""
+        """Bring back what was undone, see `undo`."""
         return self.session.redo(segmentationNode)
 
     def fetchModel(self, name="lite", progress=None):

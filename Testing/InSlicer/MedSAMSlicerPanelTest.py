@@ -122,6 +122,16 @@ class MedSAMSlicerPanelTest(unittest.TestCase):
         self.run_events()
         self.assertEqual(content.GetNumberOfSegments(), 1)
 
+    def test_a_segment_added_by_hand_stays_when_the_run_is_undone(self):
+        self.add_box()
+        self.segment()
+        content = self.parameters.segmentation.GetSegmentation()
+        by_hand = content.AddEmptySegment("", "by hand", [1.0, 0.0, 0.0])
+        self.run_events()
+        self.widget.panel.ui.undoButton.click()
+        self.run_events()
+        self.assertEqual(content.GetSegmentIDs(), (by_hand,))
+
     def test_a_box_of_two_clicks_is_followed_and_its_depth_is_shown_until_it_is_dragged(self):
         self.add_block()
         self.place_box("Red", (4.7, 5.7, 4), (20.3, 15.3, 4))

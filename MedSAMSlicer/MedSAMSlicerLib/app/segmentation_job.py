@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from MedSAMSlicerLib.app.worker import Job, Stoppable
-from MedSAMSlicerLib.mrml.task import SceneChangedError, SegmentationTask, Step
+from MedSAMSlicerLib.mrml.task import SegmentationTask, Step
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def segmentation_job(
                 task.keep()
             else:
                 task.roll_back()
-        except SceneChangedError as changed:
+        except Exception as failed:
             task.roll_back()
-            error = error or changed
+            error = error or failed
         onEnd(error, task.outcomes)
 
     job = Job(compute, take, end)
