@@ -124,6 +124,8 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
     - ``device``: "auto", "cuda", "mps" or "cpu".
     - ``axis``: direction of the slices, "auto", "i", "j" or "k".
     - ``window``: "auto", "abdomen", "lung", "brain", "mediastinum", "bone", "mr", "full" or "LEVEL/WIDTH".
+    - ``limit``: how far a structure is followed from a box on one slice to either side, in millimeters; by default
+      until it ends. The ends of 3-D boxes hold without it.
     - ``propagation``: "path", "reference" (LiteMedSAM's official one) or "per-slice".
     - ``editorNode``: a vtkMRMLSegmentEditorNode whose masking and overwrite rules hold; by default there are none.
     - ``progress``: called after every slice with (done, total); it stops the segmentation by returning False.
@@ -151,9 +153,10 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
     def session(self):
         """The session, which holds the embeddings of slices and the histories of segmentations."""
         if self._session is None:
+            from MedSAMSlicerLib.app.segment_editor import save_editor_state
             from MedSAMSlicerLib.mrml.session import SegmentationSession
 
-            self._session = SegmentationSession()
+            self._session = SegmentationSession(save_state=save_editor_state)
         return self._session
 
     @property
@@ -165,34 +168,31 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
             self._worker = Worker()
         return self._worker
 
-    def segmentROI(
-        self,
-        volumeNode,
-        roiNode,
-        segmentationNode,
-        segmentID=None,
-        model="lite",
-        device="auto",
-        keySlices=(),
-        **options,
-    ):
+    def segmentROI(self, volumeNode, roiNode, segmentationNode, segmentID=None, keySlices=(), **options):
         """Segment what an ROI holds in a volume, and return the ID of the segment.
+
+        An ROI that the module's *Place ROI* has placed in a slice view is a box on that slice, until its depth is set:
+        the structure is followed to both sides until it ends, and the ROI takes that depth. Any other is a 3-D box.
 
         To correct it, call this again with its ID and key slices: flat ROIs around the structure in single slices of
         any of the three directions, or slices painted by hand (see `paintedSlice`). Only what lies between a key slice
         and its neighbors changes. Called again without a key slice, its correction is taken back.
 
-        :param roiNode: a Markups ROI around the structure, in any orientation; None to follow the structure from the
-            first key slice to both sides until it ends.
+        :param roiNode: a Markups ROI around the structure, a 3-D box in any orientation; None to follow the structure
+            from the first key slice.
         :param segmentID: the segment whose content is replaced; by default a new one is added.
         :param keySlices: flat Markups ROIs, or what `paintedSlice` returns.
         """
+        from MedSAMSlicerLib.mrml.boxes import show_depth
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_roi(volumeNode, roiNode, segmentID, keySlices)
-        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+        (segmentID,) = self._segment(volumeNode, segmentationNode, [structure], **options)
+        if roiNode is not None:
+            show_depth(roiNode, volumeNode, segmentationNode, segmentID)
+        return segmentID
 
-    def segmentROIs(self, volumeNode, roiNodes, segmentationNode, model="lite", device="auto", **options):
+    def segmentROIs(self, volumeNode, roiNodes, segmentationNode, **options):
         """Segment what several ROIs hold, one segment each, in one step of undo; return the segments' IDs.
 
         Example::
@@ -200,24 +200,18 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
             rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
             logic.segmentROIs(volumeNode, rois, segmentationNode)
         """
+        from MedSAMSlicerLib.mrml.boxes import show_depth
         from MedSAMSlicerLib.mrml.structure import Structure
 
+        roiNodes = list(roiNodes)
         structures = [Structure.of_roi(volumeNode, roiNode) for roiNode in roiNodes]
-        return self._segment(volumeNode, segmentationNode, structures, model, device, **options)
+        segmentIDs = self._segment(volumeNode, segmentationNode, structures, **options)
+        for roiNode, segmentID in zip(roiNodes, segmentIDs, strict=False):
+            show_depth(roiNode, volumeNode, segmentationNode, segmentID)
+        return segmentIDs
 
-    def segmentBox(
-        self,
-        volumeNode,
-        first,
-        last,
-        segmentationNode,
-        segmentID=None,
-        name="Segment",
-        model="lite",
-        device="auto",
-        **options,
-    ):
-        """Segment what the box from one voxel to another holds, and return the ID of the segment.
+    def segmentBox(self, volumeNode, first, last, segmentationNode, segmentID=None, name="Segment", **options):
+        """Segment what the 3-D box from one voxel to another holds, and return the ID of the segment.
 
         Example: ``logic.segmentBox(volumeNode, (120, 80, 10), (180, 150, 25), segmentationNode, name="liver")``
 
@@ -227,20 +221,26 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_voxels(volumeNode, first, last, name, segmentID)
-        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+        return self._segment(volumeNode, segmentationNode, [structure], **options)[0]
 
-    def segmentSlices(
-        self,
-        volumeNode,
-        boxes,
-        segmentationNode,
-        axis="k",
-        segmentID=None,
-        name="Segment",
-        model="lite",
-        device="auto",
-        **options,
+    def segmentSliceBox(
+        self, volumeNode, index, box, segmentationNode, axis="k", segmentID=None, name="Segment", **options
     ):
+        """Follow a structure from a box on one slice to both sides until it ends, and return the ID of the segment.
+
+        Example: ``logic.segmentSliceBox(volumeNode, 12, (120, 80, 180, 150), segmentationNode, limit=60)``
+
+        :param index: of the slice, in voxels.
+        :param box: (x0, y0, x1, y1) in voxels, inclusive; x counts the lower and y the higher of the two other axes, so
+            I and J for slices along K.
+        :param axis: of the slice, "i", "j" or "k".
+        """
+        from MedSAMSlicerLib.mrml.structure import Structure
+
+        structure = Structure.of_slice(volumeNode, index, box, axis, name, segmentID)
+        return self._segment(volumeNode, segmentationNode, [structure], **options)[0]
+
+    def segmentSlices(self, volumeNode, boxes, segmentationNode, axis="k", segmentID=None, name="Segment", **options):
         """Segment a structure of which single slices have a box each, and the slices between them; return its ID.
 
         Example::
@@ -255,7 +255,7 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_slices(boxes, axis, name, segmentID)
-        return self._segment(volumeNode, segmentationNode, [structure], model, device, **options)[0]
+        return self._segment(volumeNode, segmentationNode, [structure], **options)[0]
 
     def paintedSlice(self, volumeNode, segmentationNode, segmentID, axis, index):
         """Make a key slice of what a segment holds in one slice, after it was painted or erased by hand.
@@ -280,11 +280,11 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         return self.session.review(segmentationNode, segmentID)
 
     def undo(self, segmentationNode):
-        """Take the last segmentation back; False if there is none."""
+        """Take the last run back, but not what was changed since (ValueError if all was); false if there is none."""
         return self.session.undo(segmentationNode)
 
     def redo(self, segmentationNode):
-        """Bring back what was undone; False if there is nothing."""
+        """Bring back what was undone, see `undo`."""
         return self.session.redo(segmentationNode)
 
     def fetchModel(self, name="lite", progress=None):
@@ -306,9 +306,9 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         """
         from pathlib import Path
 
-        from MedSAMSlicerLib.store.weights import WeightsStore
+        from MedSAMSlicerLib.loading import import_weights
 
-        return WeightsStore().import_file(name, Path(path))
+        return import_weights(name, Path(path))
 
     def loadPredictor(self, model=None, device=None):
         """Load a model, unless it is the one that is loaded, from the same file; may be called in any thread.
@@ -362,9 +362,9 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
         volumeNode,
         segmentationNode,
         structures,
-        model,
-        device,
         *,
+        model="lite",
+        device="auto",
         progress=None,
         cancel=None,
         editorNode=None,

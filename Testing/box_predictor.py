@@ -33,6 +33,11 @@ class Shape:
     nbytes: int = 1000
 
 
+def no_features(rows: int, columns: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """Give the features of an encoder to which every place of a slice looks the same."""
+    return np.zeros((1, 8, 8), dtype=np.float32), (8 / rows, 8 / columns)
+
+
 @dataclass
 class BoxPredictor:
     """Stands in for `inference.predictor.Predictor` where a test needs exact masks instead of a model's.
@@ -41,6 +46,7 @@ class BoxPredictor:
     """
 
     key: str = "box-predictor"
+    side: int = 256
     encoded: list[np.ndarray] = field(default_factory=list)
     prompts: list[Box] = field(default_factory=list)
 
@@ -61,6 +67,9 @@ class BoxPredictor:
             self.prompts.append(box)
             mask[int(box.y0) : int(box.y1) + 1, int(box.x0) : int(box.x1) + 1] = 1
         return FilledBoxes(masks, np.full(len(boxes), 0.9, dtype=np.float32)).within(window)
+
+    def features(self, embedding: Shape) -> tuple[np.ndarray, tuple[float, float]]:
+        return no_features(embedding.rows, embedding.columns)
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         if not mask.any():
@@ -85,6 +94,7 @@ class Scripted:
     """
 
     key = "script"
+    side = 256
 
     def __init__(self, answer: Callable[[int, Box, np.ndarray], None]) -> None:
         self.answer = answer
@@ -99,6 +109,9 @@ class Scripted:
         for box, probability in zip(boxes, probabilities, strict=True):
             self.answer(embedding.index, box, probability)
         return FilledBoxes(probabilities, np.full(len(boxes), 0.5, dtype=np.float32)).within(window)
+
+    def features(self, embedding: NumberedSlice) -> tuple[np.ndarray, tuple[float, float]]:
+        return no_features(*embedding.shape)
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         y, x = np.nonzero(mask)

@@ -13,7 +13,7 @@ import slicer
 import slicer.util
 import vtk
 
-from box_predictor import BoxPredictor, FilledBoxes
+from box_predictor import BoxPredictor, FilledBoxes, Shape
 from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.mrml.segments import SegmentWriter
 from MedSAMSlicerLib.prompts import Box
@@ -59,11 +59,10 @@ def block_volume(ijk_to_ras: np.ndarray | None = None) -> Volume:
 
 
 @dataclass(frozen=True)
-class BrightPixels:
+class BrightPixels(Shape):
     """The embedding of `BrightPredictor`."""
 
-    pixels: np.ndarray
-    nbytes: int = 1000
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), dtype=bool))
 
 
 class BrightPredictor(BoxPredictor):
@@ -96,18 +95,12 @@ class BrightPredictor(BoxPredictor):
             if len(self.encoded) >= self._allowed:
                 self.held.set()
             assert self._changed.wait_for(lambda: len(self.encoded) < self._allowed, 20), "Held for too long."
-        super().encode(image)
-        return BrightPixels(image > 200)
+        shape = super().encode(image)
+        return BrightPixels(shape.rows, shape.columns, pixels=image > 200)
 
     def decode(self, embedding: BrightPixels, boxes: Sequence[Box], window: Window | None = None) -> FilledBoxes:
-        filled = super().decode(_Shape(*embedding.pixels.shape), boxes)
+        filled = super().decode(embedding, boxes)
         return FilledBoxes(filled.probabilities * embedding.pixels * np.float32(0.95), filled.iou).within(window)
-
-
-@dataclass(frozen=True)
-class _Shape:
-    rows: int
-    columns: int
 
 
 @dataclass

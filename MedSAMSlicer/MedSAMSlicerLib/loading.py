@@ -36,6 +36,30 @@ def load_model(model: str = "lite", store: WeightsStore | None = None) -> MedSAM
     """Load a model as it can be trained and saved: on the CPU, in eval mode. See `load_predictor`."""
     store = store or WeightsStore()
     path, known = find_weights(model, store)
+    network = _load(path, store)
+    if known is not None:
+        network.preprocessing = known.preprocessing
+    return network
+
+
+def import_weights(name: str, path: Path, store: WeightsStore | None = None) -> Path:
+    """Take over a file that the user has downloaded, see `WeightsStore.import_file`.
+
+    Where the publisher states no checksum, the file is first loaded, as data, and its network recognized.
+
+    :raises ValueError: if it is another file.
+    """
+    store = store or WeightsStore()
+
+    def recognize(weights: Weights) -> None:
+        found = _load(path, store).architecture
+        if found != weights.architecture:
+            raise ValueError(f"{path} holds a network {found!r}, not {weights.title}: get {weights.filename} again.")
+
+    return store.import_file(name, path, recognize)
+
+
+def _load(path: Path, store: WeightsStore) -> MedSAM:
     try:
         from MedSAMSlicerLib.model import load_checkpoint
     except ModuleNotFoundError as error:
@@ -46,10 +70,7 @@ def load_model(model: str = "lite", store: WeightsStore | None = None) -> MedSAM
             "install it; elsewhere run: pip install torch",
             name="torch",
         ) from error
-    network = load_checkpoint(path, partial(_base_of, path, store))
-    if known is not None:
-        network.preprocessing = known.preprocessing
-    return network
+    return load_checkpoint(path, partial(_base_of, path, store))
 
 
 def find_weights(model: str, store: WeightsStore) -> tuple[Path, Weights | None]:

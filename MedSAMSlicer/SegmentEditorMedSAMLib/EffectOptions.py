@@ -79,7 +79,7 @@ class EffectOptions:
         self.rangeComboBox = qt.QComboBox()
         for text, kind in (
             (_("Until the object ends"), UNTIL_END),
-            (_("Distance around the slice"), DISTANCE),
+            (_("Until the object ends, within a distance"), DISTANCE),
             (_("Ends of an ROI"), ROI),
         ):
             self.rangeComboBox.addItem(text, kind)
@@ -92,7 +92,7 @@ class EffectOptions:
         self.distanceSpinBox.suffix = " mm"
         # Each digit that is typed would start a computation.
         self.distanceSpinBox.keyboardTracking = False
-        self.distanceSpinBox.toolTip = _("The box is used in all slices up to this distance, to both sides.")
+        self.distanceSpinBox.toolTip = _("The structure is followed up to this distance, to both sides.")
         self.distanceLabel = self._effect.addLabeledOptionsWidget(_("Distance:"), self.distanceSpinBox)
 
         self.roiSelector = slicer.qMRMLNodeComboBox()

@@ -31,11 +31,14 @@ class Proposal:
         self.image.GetPointData().SetScalars(numpy_to_vtk(self.mask.ravel()))
         # Whether the whole range is there, not only the slices that boxes were drawn in.
         self.propagated = False
+        # What the user should know of the range beyond its masks, an Outcome of `MedSAMSlicerLib.volume.steps`.
+        self.outcome = None
         self._stack = None
         # The slices, (axis, index), in which the mask may not be empty.
         self._shown = set()
         # Slice index -> final mask: those of the last range, and those of the one on its way.
         self._final, self._coming = {}, {}
+        self._comingOutcome = None
         self._before = self._after = None
 
     @property
@@ -70,14 +73,17 @@ class Proposal:
         probabilities, _iou = cache.prediction(predictor, stack.image(key.index), [outline(key.box)])
         return replace(result, confidence=soft_dice(probabilities[0], result.mask))
 
-    def computeRange(self, keys, boxes, predictor, cache):
+    def computeRange(self, keys, boxes, reach, predictor, cache):
         """Segment all slices of a range: yields SliceMasks.
 
         :param boxes: see `SliceRange.boxes`.
+        :param reach: see `SliceRange.reach`.
         """
         from MedSAMSlicerLib.volume.segmentation import segment_structure
 
-        yield from segment_structure(self._stackAlong(keys[0].axis), boxes, predictor, cache, keys)
+        stack = self._stackAlong(keys[0].axis)
+        # (Read only after the last slice has come.)
+        self._comingOutcome = yield from segment_structure(stack, boxes, predictor, cache, keys, reach=reach)
 
     def takeSlice(self, key, result):
         """Show the slice of one box."""
@@ -96,7 +102,7 @@ class Proposal:
 
     def finish(self):
         """Make the slices that have come the result, nothing else is shown; return them in order."""
-        self._final = self._coming
+        self._final, self.outcome = self._coming, self._comingOutcome
         self.propagated = True
         self._showResult()
         return [self._final[index] for index in sorted(self._final)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
@@ -35,6 +36,8 @@ class Proposer:
         self._accepted = None
         self._job = None
         self._acceptAtEnd = False
+        # The mask that was on show when a range was accepted before it was complete.
+        self._seen = None
 
     def target(self):
         """Return the target of the proposal, or of a new one if there is none or it is outdated.
@@ -67,12 +70,18 @@ class Proposer:
         self._compute(key, wholeRange, keysBefore)
 
     def accept(self):
-        """Write the proposal; the slices of a range that are not there yet are computed first."""
+        """Write the proposal; what is not there yet is computed first.
+
+        Of a range that is previewed only what was seen is written: where the result turns out to be another than what
+        is on show now, it is shown and has to be accepted again.
+        """
         if self.proposal is None or not self.dropIfOutdated():
             return
         if self._job is not None:
             self._acceptAtEnd = True
-            self._tell(_("The result will be written as soon as it is there. Esc drops it."))
+            if self._options.threeD and (self._options.previewsRange or self.proposal.propagated):
+                self._seen = self.proposal.mask.copy()
+            self._tell(_("The result will be written as soon as it is there, if it is what you see. Esc drops it."))
         elif self._options.threeD and not self.proposal.propagated:
             self._acceptAtEnd = True
             self._compute(None, True, self.proposal.keys)
@@ -118,7 +127,7 @@ class Proposer:
         self._accepted = None
 
     def _stop(self):
-        self._acceptAtEnd = False
+        self._acceptAtEnd, self._seen = False, None
         if self._job is not None:
             self._job.stop()
             self._job = None
@@ -131,12 +140,11 @@ class Proposer:
         from MedSAMSlicerLib.app.worker import Job, Stoppable
 
         proposal, keys, logic = self.proposal, self.proposal.keys, _logic()
-        boxes, done = {}, set()
+        boxes, reach, done = {}, None, set()
         if wholeRange:
             try:
-                boxes = self._options.sliceRange(proposal.target).boxes(
-                    keys[0], proposal.target.dimensions, proposal.target.spacing
-                )
+                sliceRange = self._options.sliceRange(proposal.target)
+                boxes, reach = sliceRange.boxes(keys[0], proposal.target.dimensions), sliceRange.reach
             except ValueError as error:
                 self._fail(error, keysBefore)
                 return
@@ -150,7 +158,7 @@ class Proposer:
             if key is not None:
                 yield key, proposal.computeSlice(key, predictor, logic.session.cache)
             if wholeRange:
-                for result in proposal.computeRange(keys, boxes, predictor, logic.session.cache):
+                for result in proposal.computeRange(keys, boxes, reach, predictor, logic.session.cache):
                     yield None, result
 
         def take(step):
@@ -175,6 +183,8 @@ class Proposer:
             self.proposal.takeOfRange(result)
             done.add(result.index)
             text = _("{done} of {total} slices …") if total else _("{done} slices …")
+            if not result.final:
+                text += " " + _("What is shown may still change.")
         values = {"slice": result.index, "confidence": result.confidence, "done": len(done), "total": total}
         self._tell(text.format(**values))
         self._changed()
@@ -188,17 +198,22 @@ class Proposer:
             self._changed()
         if self.proposal.empty:
             self.drop(_("Nothing was found in the box: draw it around the structure."))
-        elif self._acceptAtEnd:
-            self._acceptAtEnd = False
+            return
+        accepted, seen = self._acceptAtEnd, self._seen
+        self._acceptAtEnd, self._seen = False, None
+        if accepted and (seen is None or np.array_equal(seen, self.proposal.mask)):
             self.accept()
         elif wholeRange:
             doubtful = min(results, key=lambda result: result.confidence)
-            self._tell(
-                _(
-                    "{count} slices; least certain is slice {slice} (confidence {confidence:.2f}). "
-                    "A box in any slice and view corrects it."
-                ).format(count=len(results), slice=doubtful.index, confidence=doubtful.confidence)
-            )
+            text = _("{count} slices; least certain is slice {slice} (confidence {confidence:.2f}).")
+            sentences = [
+                text.format(count=len(results), slice=doubtful.index, confidence=doubtful.confidence),
+                *_told(self.proposal),
+                _("A box in any slice and view corrects it."),
+            ]
+            if accepted:
+                sentences.insert(0, _("Not written: it is not what you saw when you accepted it. Accept it again."))
+            self._tell(" ".join(sentences))
 
     def _fail(self, error, keysBefore):
         """Tell an error; a proposal that was there before stays without the box that has failed."""
@@ -207,7 +222,7 @@ class Proposer:
             text += " " + _("Open the module MedSAM to install what is missing.")
         elif not isinstance(error, ValueError):
             logging.error("MedSAM could not segment the box", exc_info=error)
-        self._acceptAtEnd = False
+        self._acceptAtEnd, self._seen = False, None
         if self.proposal.propagated:
             self.proposal.revert(keysBefore)
             self._changed()
@@ -236,7 +251,14 @@ class Proposer:
             proposal.remember(before, proposal.target.segmentVoxels())
             self._accepted = proposal
         self._changed()
-        self._tell(_("Written to the segment. Undo takes it back."))
+        self._tell(" ".join([_("Written to the segment."), *_told(proposal), _("Undo takes it back.")]))
+
+
+def _told(proposal):
+    """Say what the user should know of a range beyond its masks."""
+    from MedSAMSlicerLib.mrml.outcomes import told
+
+    return told(proposal.outcome) if proposal.propagated else []
 
 
 def _logic():

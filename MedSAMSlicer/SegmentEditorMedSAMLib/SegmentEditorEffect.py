@@ -59,8 +59,8 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
             "finds; nothing is written before you apply it."
             "<ul><li><b>Enter</b> or <b>Apply</b>: write it to the selected segment. In 2-D the next box does so, too."
             "<li><b>Esc</b> or <b>Cancel</b>: drop it."
-            "<li><b>3-D</b>: the structure is followed through the slices. Where it is wrong, draw another box in any "
-            "slice and any view: it is corrected up to the next box."
+            "<li><b>3-D</b>: the structure is followed through the slices until it ends. Where it is wrong, draw "
+            "another box in any slice and any view: it is corrected up to the next box. Only what was shown is written."
             "<li><b>Correct</b>: take up the last result again; slices that you have painted since then stay.</ul>"
             "<p>The computation runs on this computer; no image leaves it."
         )

@@ -14,7 +14,7 @@ UNTIL_END, DISTANCE, ROI = "end", "distance", "roi"
 class SliceRange:
     """The slices that a proposal may fill.
 
-    :param kind: UNTIL_END of the object, DISTANCE to both sides, or ROI.
+    :param kind: UNTIL_END of the object, until its end within a DISTANCE to both sides, or ROI.
     :param distance: in millimeters.
     :param corners: (8, 3) of the ROI, in voxels of the volume.
     """
@@ -23,22 +23,22 @@ class SliceRange:
     distance: float = 0.0
     corners: np.ndarray | None = None
 
-    def boxes(self, key, dimensions, spacing):
+    @property
+    def reach(self):
+        """Return how far the structure is followed to both sides, in millimeters; None for until it ends."""
+        return self.distance if self.kind == DISTANCE else None
+
+    def boxes(self, key, dimensions):
         """Give each slice its box: slice index -> box; none where the end has to be found.
 
         :param key: the first key slice that was drawn; the slices are cut along its axis.
         :param dimensions: number of voxels, IJK order.
-        :param spacing: in millimeters, IJK order.
         :raises ValueError: if the ROI lies outside of the volume.
         """
         from MedSAMSlicerLib.volume.geometry import roi_boxes
 
-        if self.kind == UNTIL_END:
+        if self.kind != ROI:
             return {}
-        if self.kind == DISTANCE:
-            reach = int(self.distance / spacing[key.axis] + 1e-6)
-            slices = range(max(key.index - reach, 0), min(key.index + reach, dimensions[key.axis] - 1) + 1)
-            return dict.fromkeys(slices, key.box)
         boxes = roi_boxes(self.corners, dimensions, key.axis)
         if not boxes:
             raise ValueError(_("The ROI lies outside of the volume: move it over the structure."))

@@ -44,6 +44,7 @@ class Timed:
 
     def __init__(self, predictor: Any) -> None:
         self.predictor, self.key, self.box_around = predictor, predictor.key, predictor.box_around
+        self.side, self.features = predictor.side, predictor.features
         self.pack, self.unpack = predictor.pack, predictor.unpack
         self.encoding, self.decoding, self.encoded, self.decoded = 0.0, 0.0, 0, 0
 

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    SegmentationStorage,
+    generate_uid,
+)
 
 PATIENT = "Doe^John"
 
 
-def write_series(folder: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray) -> None:
-    """Write a volume, int16 (K, J, I), as a series of single slices."""
-    folder.mkdir(parents=True)
+def write_series(
+    folder: Path,
+    voxels: np.ndarray,
+    ijk_to_ras: np.ndarray,
+    *,
+    change: Callable[[Dataset, int], object] = lambda dataset, k: None,
+) -> list[Path]:
+    """Write a volume, int16 (K, J, I), as a series of single slices, and list its files by place.
+
+    :param change: called with each slice's dataset and its index before it is written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     series, study = generate_uid(), generate_uid()
+    paths = []
     for k, plane in enumerate(voxels):
         image = _dataset(CTImageStorage, "CT", plane.shape)
         image.StudyInstanceUID, image.SeriesInstanceUID, image.InstanceNumber = study, series, k + 1
@@ -23,7 +39,50 @@ def write_series(folder: Path, voxels: np.ndarray, ijk_to_ras: np.ndarray) -> No
         for group in _plane_groups(ijk_to_ras, k).values():
             image.update(group)
         image.PixelData = plane.astype("<i2").tobytes()
-        image.save_as(folder / f"{generate_uid()}.dcm", enforce_file_format=True)
+        change(image, k)
+        paths.append(folder / f"{generate_uid()}.dcm")
+        image.save_as(paths[-1], enforce_file_format=True)
+    return paths
+
+
+def write_enhanced(
+    path: Path,
+    voxels: np.ndarray,
+    ijk_to_ras: np.ndarray,
+    *,
+    places: Sequence[float] | None = None,
+    shared: tuple[str, ...] = ("PixelMeasuresSequence", "PlaneOrientationSequence"),
+    change: Callable[[Dataset], object] = lambda dataset: None,
+    syntax: str = ExplicitVRLittleEndian,
+) -> Path:
+    """Write a volume, int16 (K, J, I), as one file of the enhanced kind, a frame for each slice.
+
+    :param places: index of each frame's place along K, by default in order.
+    :param shared: the functional groups that are told once for all frames.
+    :param change: called with the dataset before it is written.
+    """
+    places = range(len(voxels)) if places is None else places
+    file = _dataset(EnhancedCTImageStorage, "CT", voxels.shape[1:])
+    file.file_meta.TransferSyntaxUID = syntax
+    file.StudyInstanceUID, file.SeriesInstanceUID = generate_uid(), generate_uid()
+    file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 16, 15, 1
+    file.NumberOfFrames = len(voxels)
+    groups = [_plane_groups(ijk_to_ras, k) for k in places]
+    rescale = _item(RescaleSlope="1", RescaleIntercept="0", RescaleType="HU")
+    file.SharedFunctionalGroupsSequence = [
+        _item(
+            PixelValueTransformationSequence=[rescale],
+            **{name: [group] for name, group in groups[0].items() if name in shared},
+        )
+    ]
+    file.PerFrameFunctionalGroupsSequence = [
+        _item(**{name: [group] for name, group in each.items() if name not in shared}) for each in groups
+    ]
+    file.PixelData = voxels.astype("<i2").tobytes()
+    change(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file.save_as(path, enforce_file_format=True)
+    return path
 
 
 def write_segmentation(
@@ -84,7 +143,7 @@ def _dataset(kind: str, modality: str, shape: tuple[int, ...]) -> Dataset:
     return dataset
 
 
-def _plane_groups(ijk_to_ras: np.ndarray, k: int) -> dict[str, Dataset]:
+def _plane_groups(ijk_to_ras: np.ndarray, k: float) -> dict[str, Dataset]:
     """Tell where slice ``k`` lies, in the functional groups of DICOM, which hold what single slices tell at once."""
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ijk_to_ras
     spacing = np.linalg.norm(to_lps[:3, :3], axis=0)

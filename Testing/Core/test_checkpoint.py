@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -163,6 +164,27 @@ def test_a_torchscript_module_is_refused_as_code(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "script.pt")
 
 
+def test_a_safetensors_header_that_is_nested_too_deep_or_too_long_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    deep = b'{"a":' * 100_000
+    path.write_bytes(struct.pack("<Q", len(deep)) + deep)
+    with pytest.raises(CheckpointError, match="damaged: its header can't be read"):
+        load_checkpoint(path)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", 50_000_000) + b"{")
+        file.truncate(60_000_000)
+    with pytest.raises(CheckpointError, match="its header is 50,000,000 bytes long, more than 10,000,000"):
+        load_checkpoint(path)
+
+
+def test_safetensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    header = json.dumps({"a": entry, "b": {**entry, "data_offsets": [4, 12]}}).encode()
+    (tmp_path / "file").write_bytes(struct.pack("<Q", len(header)) + header + bytes(12))
+    with pytest.raises(CheckpointError, match="damaged: its tensors a and b share bytes"):
+        load_checkpoint(tmp_path / "file")
+
+
 FOREIGN_FILES = {
     b"": "an empty file",
     b"\n<!DOCTYPE html><html><head><title>Google Drive": "an HTML page",
@@ -210,6 +232,11 @@ def test_a_truncated_file_is_told(tmp_path: Path, tiny: MedSAM, layout: str, kep
         ({"dtype": "F4", "shape": [1], "data_offsets": [0, 4]}, "type F4"),
         ({"dtype": "F32", "shape": [1]}, "header can't be read"),
         ("none", "header can't be read"),
+        ({"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}, "damaged.*can't fill the bytes"),
+        ({"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}, "damaged.*can't fill the bytes"),
+        ({"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]}, "damaged.*can't fill the bytes"),
+        ({"dtype": "F32", "shape": [1], "data_offsets": [0, 2, 4]}, "damaged.*can't fill the bytes"),
+        ({"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}, "header can't be read"),
     ],
 )
 def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path, entry: object, text: str) -> None:
@@ -254,6 +281,104 @@ def test_every_kind_of_mismatch_is_listed(tmp_path: Path, tiny: MedSAM) -> None:
     assert ", …)" in text
     assert "1 unexpected (adapter.weight)" in text
     assert "1 of another shape (mask_decoder.iou_token.weight is (1, 8), not (1, 256))" in text
+
+
+def changed(name: str, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    state = dict(build_model("tiny").state_dict())
+    state[name] = change(state[name].clone())
+    return state
+
+
+BIAS = "mask_decoder.iou_token.weight"
+
+
+def with_first(value: float) -> Callable[[Tensor], Tensor]:
+    def change(tensor: Tensor) -> Tensor:
+        tensor.view(-1)[0] = value
+        return tensor
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (with_first(float("nan")), f"1 of its parameters are NaN or infinite \\({BIAS}\\). Take an earlier checkpoint"),
+        (with_first(float("-inf")), "1 of its parameters are NaN or infinite"),
+        (lambda tensor: tensor.double().fill_(1e300), "1 of its parameters are NaN or infinite"),
+        (lambda tensor: tensor.to(torch.complex64), f"1 of another type \\({BIAS} is complex64\\)"),
+        (lambda tensor: tensor.to(torch.int8), f"1 of another type \\({BIAS} is int8\\)"),
+        (lambda tensor: tensor.to_sparse(), f"its parameter {BIAS} is sparse. Save it densely"),
+        (lambda tensor: tensor.to("meta"), f"its parameter {BIAS} is without values"),
+    ],
+    ids=["NaN", "infinite", "too large for single precision", "complex", "integers", "sparse", "meta"],
+)
+def test_parameters_that_no_model_can_use_are_refused_by_name(tmp_path: Path, change: Callable, text: str) -> None:
+    torch.save(changed(BIAS, change), tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match=text):
+        load_checkpoint(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("content", [{"model": torch.ones(2)}, {"model": None, "epoch": 1}, {1: torch.ones(2)}])
+def test_a_dict_that_holds_no_parameters_is_told(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match="a state dict"):
+        load_checkpoint(tmp_path / "file.pth")
+
+
+def test_a_single_wrong_bit_is_found(tmp_path: Path, tiny: MedSAM) -> None:
+    """PyTorch maps weights into memory and reads no checksum."""
+    path = tmp_path / "file.pth"
+    torch.save(tiny.state_dict(), path)
+    with zipfile.ZipFile(path) as archive:
+        member = max(archive.infolist(), key=lambda each: each.file_size)
+    content = bytearray(path.read_bytes())
+    content[member.header_offset + 1000] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"damaged: the checksum of {member.filename} in it is wrong. Download"):
+        load_checkpoint(path)
+
+
+def packed(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_an_archive_that_would_unpack_to_much_more_is_refused_before(tmp_path: Path) -> None:
+    path = packed(tmp_path / "bomb.pth", {"archive/data.pkl": bytes(300_000_000), "archive/version": b"3\n"})
+    assert path.stat().st_size < 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="a compressed archive that would unpack to 300,000,002 bytes"):
+            load_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_archive_that_is_only_compressed_is_refused_in_a_sentence(tmp_path: Path, tiny: MedSAM) -> None:
+    torch.save(tiny.state_dict(), tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain:
+        path = packed(tmp_path / "file.pth", {name: plain.read(name) for name in plain.namelist()})
+    with pytest.raises(CheckpointError, match="a compressed archive"):
+        load_checkpoint(path)
+
+
+def test_a_pickle_that_is_too_large_for_a_list_of_parameters_is_not_read(tmp_path: Path) -> None:
+    path = packed(tmp_path / "file.pth", {"archive/data.pkl": bytes(100_000_001)}, zipfile.ZIP_STORED)
+    with pytest.raises(CheckpointError, match="a pickle of 100,000,001 bytes is in it"):
+        load_checkpoint(path)
+
+
+def test_nothing_else_is_printed_of_a_pickle_of_another_protocol(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "file.pth").write_bytes(pickle.dumps({"a": 1}, protocol=4))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "file.pth")
+    assert not recwarn.list
 
 
 def test_two_different_positional_encodings_are_refused(tmp_path: Path) -> None:

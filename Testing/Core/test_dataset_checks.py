@@ -114,7 +114,7 @@ def test_a_label_that_was_erased_is_an_error(dataset):
 def test_labels_that_teach_little_are_warned_of(dataset, where, text):
     mask = np.zeros_like(ORGAN)
     mask[where] = True
-    case = dataset.add(volume(99), {"organ": mask}, patient="P0001")
+    case = dataset.add(volume(99), {"organ": mask}, pseudonym="P0001")
     assert text in only(check(dataset), "warning", case.id)
 
 
@@ -126,7 +126,7 @@ def test_the_same_voxels_twice_are_an_error(dataset):
 
 
 def test_a_patient_in_two_splits_is_an_error(dataset):
-    case = dataset.add(volume(99), {"organ": ORGAN}, patient="P0001")
+    case = dataset.add(volume(99), {"organ": ORGAN}, pseudonym="P0001")
     dataset = edit(dataset, case.id, split="test" if case.split == "train" else "train")
     assert "P0001 is in more than one split" in only(check(dataset), "error", None)
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import MedSAMSlicerLib
 from MedSAMSlicerLib.cli.main import main
 from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.volume.files import write_labelmap
 
+LIBRARY = Path(MedSAMSlicerLib.__file__).parents[1]
 ORGAN = np.zeros((6, 10, 12), dtype=np.uint8)
 ORGAN[1:5, 2:8, 3:9] = 5
 
@@ -47,7 +52,7 @@ def error_of(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> str:
 def test_adding_makes_a_dataset_and_later_adds_to_it(folder, tmp_path, capfd):
     site = str(tmp_path / "site")
     add = ["dataset", "add", "--data", site, "--images", str(folder), "--window", "40/400"]
-    assert main([*add, "--image-pattern", "{case}_image.nrrd", "--name", "5=liver"]) == 0
+    assert main([*add, "--image-pattern", "{case}_image.nrrd", "--name", "5=liver", "--verbose"]) == 0
     *cases, summary = capfd.readouterr().out.splitlines()
     assert cases[0].split() == ["case-0001", "P0001", str(folder / "0_image.nrrd")]
     assert len(cases) == 4
@@ -66,8 +71,40 @@ def test_adding_makes_a_dataset_and_later_adds_to_it(folder, tmp_path, capfd):
     assert len(problems) == 7
     assert problems[0].endswith("5_image.nrrd: no labels match it")
     assert problems[1].endswith("6_label.nrrd: no image matches it")
-    assert "0_image.nrrd: The same image is in the dataset already, as case-0001" in problems[2]
+    assert "0_image.nrrd: The same image is in the dataset already." in problems[2]
     assert "4_image.nrrd can't be read as an image" in problems[6]
+
+
+def test_no_log_tells_which_file_became_which_case_unless_it_is_asked_for(folder, tmp_path, capfd):
+    site = str(tmp_path / "site")
+    add = ["dataset", "add", "--data", site, "--images", str(folder)]
+    assert main(add) == 0
+    first = "".join(capfd.readouterr())
+    assert main(add) == 1
+    again = "".join(capfd.readouterr())
+    assert main([*add, "--verbose"]) == 1
+    asked = "".join(capfd.readouterr())
+    for line in (first + again).splitlines():
+        assert not ("_image" in line and ("case-0" in line or "P0" in line))
+    assert "case-0004  P0004" in first
+    assert again.count("is in the dataset already.\n") == 4
+    assert "2_image.nrrd: The same image is in the dataset already. It is case-0003." in asked
+
+
+def test_a_name_that_the_terminal_can_not_show_stops_nothing(folder, tmp_path):
+    (folder / "0_image.nrrd").rename(folder / "Łódź_image.nrrd")
+    (folder / "0_label.nrrd").rename(folder / "Łódź_label.nrrd")
+    site = tmp_path / "site"
+    arguments = ["dataset", "add", "--data", site, "--images", folder, "--verbose", "--name", "5=wątroba"]
+    for command in (arguments, ["dataset", "list", "--data", site]):
+        result = subprocess.run(
+            [sys.executable, "-m", "MedSAMSlicerLib", *map(str, command)],
+            env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(LIBRARY)},
+            capture_output=True,
+            check=False,
+        )
+        assert (result.returncode, b"error" in result.stderr) == (0, False)
+    assert len(SiteDataset.open(site).cases) == 4
 
 
 def test_the_list_shows_every_case_and_the_size_of_the_splits(site, capfd):

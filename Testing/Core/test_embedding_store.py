@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -69,6 +70,27 @@ def test_a_file_under_another_name_is_not_taken_for_that_slice(store):
     (path,) = store.folder.iterdir()
     path.rename(path.with_name(f"{key(2).hex()}{path.suffix}"))
     assert store.get(key(2)) is None
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 6), (0, 0, 0), (2**31, 2**31, 2**31)])
+def test_a_file_that_is_forged_with_the_right_checksum_is_no_embedding(store, shape):
+    store.put(key(1), values(1))
+    (path,) = store.folder.iterdir()
+    content = path.read_bytes()
+    body = np.array(shape, "<u4").tobytes() + content[-2 * values(1).size :]
+    path.write_bytes(content[: -len(body) - 16] + hashlib.blake2b(body, key=key(1), digest_size=16).digest() + body)
+    assert store.get(key(1)) is None
+    assert list(store.folder.iterdir()) == []
+
+
+def test_an_embedding_of_another_shape_is_made_anew(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
+    predictor = Predictor(build_model("tiny"), device="cpu")
+    store = EmbeddingStore(tmp_path)
+    expected = EmbeddingCache().embedding(predictor, image)
+    store.put(EmbeddingCache.key(predictor, image), values(1))
+    found = EmbeddingCache(store=store).embedding(predictor, image)
+    assert (found.tensor == expected.tensor).all()
 
 
 def test_the_least_recently_used_leave_when_the_budget_is_full(store):

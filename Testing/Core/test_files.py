@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 from collections.abc import Sequence
@@ -287,6 +288,107 @@ def test_complex_values_are_refused(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((3, 4, 5), dtype=np.complex64)), str(path))
     with pytest.raises(FileError, match=r"kspace\.nii has complex values: save their magnitude"):
         read_volume(path)
+
+
+SHEARED = GEOMETRIES["oblique anisotropic"] @ np.array([[1, 0, 0, 0], [0, 1, 1.2, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+def test_a_label_map_of_a_sheared_volume_lies_where_the_volume_does(tmp_path, ending):
+    labels = np.random.default_rng(1).integers(0, 3, (10, 24, 30)).astype(np.uint8)
+    write_labelmap(tmp_path / f"labels{ending}", labels, SHEARED)
+    volume = read_volume(tmp_path / f"labels{ending}")
+    np.testing.assert_array_equal(volume.voxels, labels)
+    np.testing.assert_allclose(volume.ijk_to_ras, SHEARED, atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".NII.GZ"])
+def test_a_label_map_of_a_sheared_volume_is_not_written_as_nifti(tmp_path, ending):
+    with pytest.raises(FileError, match=r"can't hold sheared voxels .*: give \.seg\.nrrd, \.nrrd or \.mha"):
+        write_labelmap(tmp_path / f"labels{ending}", np.zeros((10, 24, 30), np.uint8), SHEARED)
+    assert list(tmp_path.iterdir()) == []
+
+
+def change_nifti(path: Path, at: int, form: str, *values: float) -> None:
+    header = bytearray(path.read_bytes())
+    struct.pack_into(f"<{form}", header, at, *values)
+    path.write_bytes(header)
+
+
+@pytest.fixture
+def nifti(a_ct: np.ndarray, tmp_path: Path) -> Path:
+    path = tmp_path / "CT.nii"
+    write_labelmap(path, a_ct, np.diag([-0.8, -0.8, 3.0, 1]))
+    return path
+
+
+S_FORM, S_CODE, Q_CODE, Q_FORM, VOX_OFFSET = 280, 254, 252, 256, 108
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ([(S_FORM, "f", NAN)], r"is damaged: its place in space \(sform\) is \[nan, "),
+        ([(S_FORM + 12, "f", INF)], r"is damaged: its place in space \(sform\) is "),
+        ([(S_FORM, "12f", *[0] * 12)], r"is damaged: its place in space \(sform\) is \[0\.0, "),
+        ([(S_CODE, "h", 0), (Q_FORM, "f", NAN)], r"is damaged: its place in space \(qform\) is \[nan, "),
+        ([(S_FORM + 24, "f", 0.9)], "has voxels that are sheared, or of another size in its sform than beside it"),
+        ([(S_FORM + 24, "f", 0.9), (Q_CODE, "h", 0)], "has voxels that are sheared"),
+        ([(S_FORM, "f", -1.6)], "of another size in its sform than beside it"),
+        ([(VOX_OFFSET, "f", INF)], r"is damaged: its voxels begin at byte inf of 14752 \(vox_offset\)"),
+        ([(VOX_OFFSET, "f", NAN)], r"is damaged: its voxels begin at byte nan of 14752 \(vox_offset\)"),
+        ([(VOX_OFFSET, "f", -352)], "is damaged: its voxels begin at byte -352"),
+    ],
+)
+def test_a_nifti_file_without_one_valid_place_is_refused_in_one_line(nifti, capfd, changes, text):
+    for change in changes:
+        change_nifti(nifti, *change)
+    with pytest.raises(FileError, match=text) as refused:
+        read_volume(nifti)
+    assert str(refused.value).startswith(str(nifti))
+    assert "\n" not in str(refused.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_rounded_sform_and_an_unused_damaged_qform_do_not_matter(nifti, a_ct):
+    change_nifti(nifti, S_FORM + 8, "f", 0.0003)
+    change_nifti(nifti, Q_FORM, "f", NAN)
+    change_nifti(nifti, Q_CODE, "h", 0)
+    change_nifti(nifti, S_FORM + 8, "f", 0)
+    np.testing.assert_array_equal(read_volume(nifti).voxels, a_ct)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+def test_values_of_64_bits_become_shorter_ones_or_are_refused(a_ct, tmp_path, capfd, kind):
+    values = (a_ct - a_ct.min()).astype(kind)
+    path = tmp_path / "CT.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
+    volume = read_volume(path)
+    assert volume.voxels.dtype.itemsize == 4
+    np.testing.assert_array_equal(volume.voxels, values)
+    values[0, 0, 0] = 1 << 40
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(path))
+    with pytest.raises(FileError, match=r"CT\.nrrd has values from 0 to 1099511627776, of 64 bits: save it with 32"):
+        read_volume(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_header_without_a_geometry_is_refused_in_one_line(a_ct, tmp_path, capfd):
+    path = tmp_path / "CT.nrrd"
+    sitk.WriteImage(itk_image(a_ct, GEOMETRIES["left-handed"]), str(path))
+    path.write_bytes(path.read_bytes().replace(b"space origin: (-80", b"space origin: (nan"))
+    with pytest.raises(FileError, match=r"CT\.nrrd has no valid geometry .* origin \(nan, .*: repair its header, or"):
+        read_volume(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_voxels_outlive_the_image_that_they_were_read_from(a_ct, tmp_path):
+    write_labelmap(tmp_path / "CT.nrrd", a_ct, np.eye(4))
+    volumes = [read_volume(tmp_path / "CT.nrrd") for _ in range(20)]
+    gc.collect()
+    for volume in volumes:
+        np.testing.assert_array_equal(volume.voxels, a_ct)
 
 
 def write_half(path: Path, error: BaseException) -> None:

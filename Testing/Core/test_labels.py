@@ -115,7 +115,7 @@ def test_colors_slices_and_missing_files_are_refused_by_name(tmp_path):
         read_labels(tmp_path / "slice.png")
     with pytest.raises(FileError, match=r"none\.nrrd does not exist"):
         read_labels(tmp_path / "none.nrrd")
-    with pytest.raises(FileError, match="can't be read as an image"):
+    with pytest.raises(FileError, match="is a folder: give a label map"):
         read_labels(tmp_path)
 
 
@@ -155,3 +155,31 @@ def test_labels_move_to_another_grid_by_place_and_keep_their_values(tmp_path):
     assert moved.values() == [5, 9]
     for value in (5, 9):
         np.testing.assert_array_equal(moved.mask(value), expected == value)
+
+
+@pytest.mark.parametrize(
+    ("segment", "text"),
+    [
+        ({"ID": "a", "LabelValue": "x"}, "has 'x' for Segment0_LabelValue, which is no whole number"),
+        ({"ID": "a"}, "has 'nothing' for Segment0_LabelValue"),
+        ({"ID": "a", "LabelValue": "1", "Layer": ""}, "has '' for Segment0_Layer"),
+        ({"ID": "a", "LabelValue": "1", "Layer": "9"}, r"has its segment 0 in layer 9 of 1 \(from 0\)"),
+        ({"ID": "a", "LabelValue": "1", "Layer": "-1"}, "has its segment 0 in layer -1 of 1"),
+    ],
+)
+def test_a_segment_that_is_described_wrongly_is_told(tmp_path, segment, text):
+    path = write(tmp_path / "organs.seg.nrrd", block(*LOW), (segment,))
+    with pytest.raises(FileError, match=text) as refused:
+        read_labels(path)
+    assert str(path) in str(refused.value)
+
+
+def test_a_segment_without_a_name_is_called_by_its_id(tmp_path):
+    labels = read_labels(write(tmp_path / "organs.seg.nrrd", block(*LOW), ({"ID": "Segment_3", "LabelValue": "1"},)))
+    assert labels.names == {1: "Segment_3"}
+
+
+def test_a_folder_is_no_label_map_and_nothing_else_is_printed(tmp_path, capfd):
+    with pytest.raises(FileError, match="is a folder: give one file"):
+        read_labels(tmp_path)
+    assert capfd.readouterr() == ("", "")

@@ -6,13 +6,15 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import MedSAMSlicerLib
-from MedSAMSlicerLib.loading import load_predictor
+from MedSAMSlicerLib.loading import import_weights, load_predictor
 from MedSAMSlicerLib.model import build_model, save_checkpoint
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.store.catalog import Weights
@@ -46,6 +48,60 @@ def test_known_weights_are_found_by_name_and_recognized_wherever_their_file_lies
     by_path = load_predictor(str(renamed), "cpu")
     assert by_name.model.architecture == by_path.model.architecture == "lite"
     assert by_name.key == by_path.key
+
+
+@pytest.fixture
+def a_store(tmp_path: Path) -> WeightsStore:
+    """A store that knows one model, whose publisher states no checksum."""
+    weights = Weights("vit_t", "MedSAM tiny", "tiny", "medsam", "Apache-2.0", "medsam.pth", "https://example.org")
+    return WeightsStore(tmp_path / "store", (weights,))
+
+
+def test_a_file_without_a_published_checksum_is_imported_once_it_is_recognized(tiny_file, a_store):
+    assert import_weights("vit_t", tiny_file, a_store) == a_store.path("vit_t")
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("evil.txt"),))
+
+
+def other_model(path: Path) -> None:
+    torch.save(build_model("lite").state_dict(), path)
+
+
+def nan_model(path: Path) -> None:
+    state = build_model("tiny").state_dict()
+    state["mask_decoder.iou_token.weight"][:] = np.nan
+    torch.save(state, path)
+
+
+def zip_of_something(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../notes.txt", "none")
+
+
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        (lambda path: torch.save({"model": Evil()}, path), "is a pickled Python object, which is code, not data"),
+        (zip_of_something, "is a zip archive of other files"),
+        (other_model, "holds a network 'lite', not MedSAM tiny: get medsam.pth again"),
+        (nan_model, "of its parameters are NaN"),
+        (lambda path: torch.save(torch.nn.Linear(2, 2).state_dict(), path), "is a state dict of another model"),
+    ],
+    ids=["code", "zip", "another network", "NaN", "another model"],
+)
+def test_what_is_not_the_model_is_not_imported_and_does_not_block_the_real_one(
+    a_store, tiny_file, tmp_path, monkeypatch, write, text
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "file.pth")
+    with pytest.raises(ValueError, match=text):
+        import_weights("vit_t", tmp_path / "file.pth", a_store)
+    assert [stored.state for stored in a_store.entries()] == ["absent"]
+    assert not (tmp_path / "evil.txt").exists()
+    import_weights("vit_t", tiny_file, a_store)
 
 
 def test_a_known_file_is_preprocessed_as_its_catalog_entry_says(tiny_file, tmp_path):

@@ -147,7 +147,7 @@ def test_a_pair_that_is_refused_does_not_keep_the_others_out(tmp_path, dataset):
         "b": "nothing is drawn in it",
         "c": "drawn on another voxel grid than the image: it has as many voxels as the image",
         "d": "drawn on another voxel grid",
-        "f": "in the dataset already, as case-0001",
+        "f": "in the dataset already",
         "g": "'label 1' reaches out of the image (along I)",
     }.items():
         assert text in additions[name].text

@@ -9,16 +9,14 @@ import pytest
 
 from box_predictor import BoxPredictor, Scripted, numbered_stack
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.candidates import outline
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.path import propagate_path
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import SliceMask, collect
 
 ROWS, COLUMNS, SLICES = 32, 32, 9
 ROI = Box(4, 4, 27, 27)
-# The prompt of the whole ROI.
-WHOLE = outline(ROI)
 ORGAN, NEIGHBOR = np.s_[10:22, 10:22], np.s_[4:28, 4:9]
 
 
@@ -30,6 +28,11 @@ def a_stack() -> SliceStack:
 
 def roi_of(first: int, last: int) -> dict[int, Box]:
     return dict.fromkeys(range(first, last + 1), ROI)
+
+
+def is_whole(box: Box) -> bool:
+    """Whether a prompt holds all of the ROI; it may be a little wider, as in training."""
+    return box.x0 <= ROI.x0 and box.y0 <= ROI.y0 and box.x1 > ROI.x1 and box.y1 > ROI.y1
 
 
 def final_confidence(results: Iterable[SliceMask]) -> dict[int, float]:
@@ -45,8 +48,7 @@ def mask_of(*places: tuple[slice, ...]) -> np.ndarray:
 
 def test_a_slice_in_which_the_box_holds_another_organ_follows_its_neighbors(a_stack):
     def answer(index: int, box: Box, probability: np.ndarray) -> None:
-        whole = box == WHOLE
-        probability[NEIGHBOR if index in (2, 6) and whole else ORGAN] = 1
+        probability[NEIGHBOR if index in (2, 6) and is_whole(box) else ORGAN] = 1
 
     mask = collect(propagate_path(a_stack, roi_of(1, 7), Scripted(answer), EmbeddingCache()), a_stack)
     for index in range(1, 8):
@@ -55,7 +57,7 @@ def test_a_slice_in_which_the_box_holds_another_organ_follows_its_neighbors(a_st
 
 def test_a_wrong_first_mask_is_taken_back_when_the_other_slices_disagree(a_stack):
     def answer(index: int, box: Box, probability: np.ndarray) -> None:
-        if index == 4 and box == WHOLE:
+        if index == 4 and is_whole(box):
             # In the middle slice the whole box shows the neighbor, a little more surely than the organ is seen.
             probability[NEIGHBOR] = 1
         elif box.x1 < 10:
@@ -72,14 +74,15 @@ def test_a_wrong_first_mask_is_taken_back_when_the_other_slices_disagree(a_stack
 
 def test_the_stabler_of_two_masks_is_taken_where_there_is_no_neighbor(a_stack):
     def answer(_index: int, box: Box, probability: np.ndarray) -> None:
-        if box == WHOLE:
+        if is_whole(box):
             probability[NEIGHBOR] = 0.6
         else:
             probability[ORGAN] = 0.9
 
-    for result in propagate_path(a_stack, roi_of(4, 4), Scripted(answer), EmbeddingCache()):
-        np.testing.assert_array_equal(result.mask, mask_of(ORGAN))
-        assert result.box != WHOLE
+    *_, result = propagate_path(a_stack, roi_of(4, 4), Scripted(answer), EmbeddingCache())
+    assert result.final
+    np.testing.assert_array_equal(result.mask, mask_of(ORGAN))
+    assert not is_whole(result.box)
 
 
 def test_masks_stay_inside_of_the_slices_own_box(a_stack):
@@ -93,16 +96,27 @@ def test_masks_stay_inside_of_the_slices_own_box(a_stack):
         np.testing.assert_array_equal(result.mask, expected, err_msg=str(result.index))
 
 
-def test_the_first_slice_is_there_after_one_encoding_and_all_its_boxes_are_decoded_at_once(a_stack):
+def test_the_first_slice_is_there_after_one_encoding_and_one_box(a_stack):
     predictor = Scripted(lambda _index, _box, probability: probability[ORGAN].fill(1))
     results = propagate_path(a_stack, roi_of(1, 8), predictor, EmbeddingCache())
     assert next(results).index == 4
-    assert predictor.requests == [(4, 6)]
-    # The next slice also takes two boxes around this one's masks.
+    assert predictor.requests == [(4, 1)]
+    # The next slice also takes two boxes around this one's masks, all at once.
     assert next(results).index == 5
-    assert predictor.requests == [(4, 6), (5, 8)]
+    assert predictor.requests == [(4, 1), (5, 3)]
     results.close()
     assert len(predictor.requests) == 2
+
+
+def test_only_slices_in_doubt_are_decoded_from_parts_of_their_box(a_stack):
+    def answer(index: int, _box: Box, probability: np.ndarray) -> None:
+        probability[ORGAN] = 0.6 if index == 5 else 1
+
+    predictor = Scripted(answer)
+    list(propagate_path(a_stack, roi_of(1, 8), predictor, EmbeddingCache()))
+    decoded = {index: sum(count for other, count in predictor.requests if other == index) for index in range(1, 9)}
+    assert decoded[5] >= 1 + 2 + 5
+    assert max(count for index, count in decoded.items() if index != 5) <= 1 + 2 + 1
 
 
 def test_a_structure_that_fills_its_box_is_taken_whole(a_stack):
@@ -185,15 +199,17 @@ def test_the_outline_moves_to_where_the_intensities_change():
 
 
 def test_the_box_that_follows_from_all_slices_is_tried_at_last(a_stack):
-    found = Box(10, 10, 22, 22)
+    def organ(index: int) -> tuple[slice, slice]:
+        return np.s_[10:22, 2 * index : 2 * index + 12]
 
     def answer(index: int, box: Box, probability: np.ndarray) -> None:
-        # In one slice no box shows anything but the one of the organ in all others.
-        if index != 5 or box == found:
-            probability[ORGAN] = 1
+        # The organ moves by two pixels from slice to slice. In one slice no box shows anything but the one between
+        # those of its neighbors.
+        if index != 6 or (abs(box.x0 - 12) < 1 and abs(box.x1 - 24) < 1 and abs(box.y1 - 22) < 1):
+            probability[organ(index)] = 1
 
     mask = collect(propagate_path(a_stack, roi_of(2, 8), Scripted(answer), EmbeddingCache()), a_stack)
-    np.testing.assert_array_equal(mask[5], mask_of(ORGAN))
+    np.testing.assert_array_equal(mask[6], mask_of(organ(6)))
 
 
 def test_of_two_masks_the_one_on_an_edge_is_taken():
@@ -202,7 +218,7 @@ def test_of_two_masks_the_one_on_an_edge_is_taken():
 
     def answer(_index: int, box: Box, probability: np.ndarray) -> None:
         # Nothing but the contrast speaks for the organ: both are as sure.
-        probability[np.s_[6:18, 14:26] if box == WHOLE else ORGAN] = 1
+        probability[np.s_[6:18, 14:26] if is_whole(box) else ORGAN] = 1
 
     stack = numbered_stack(voxels)
     mask = collect(propagate_path(stack, roi_of(2, 5), Scripted(answer), EmbeddingCache()), stack)
@@ -217,3 +233,43 @@ def test_the_same_roi_again_decodes_nothing(a_stack):
     again = collect(propagate_path(a_stack, roi_of(2, 6), predictor, cache), a_stack)
     assert predictor.prompts == []
     np.testing.assert_array_equal(again, first)
+
+
+def test_a_fragment_that_no_prompt_is_about_is_dropped_and_counted(a_stack):
+    def answer(index: int, _box: Box, probability: np.ndarray) -> None:
+        probability[ORGAN] = 1
+        if index in (3, 4):
+            # As surely as the organ, and never touching it.
+            probability[24:27, 24:27] = 1
+        if index == 6:
+            probability[5:7, 5:7] = 1
+
+    results = propagate_path(a_stack, roi_of(2, 7), Scripted(answer), EmbeddingCache())
+    final, dropped = {}, None
+    while dropped is None:
+        try:
+            result = next(results)
+            final[result.index] = result.mask
+        except StopIteration as end:
+            dropped = end.value
+    assert dropped == 2
+    for index in range(2, 8):
+        np.testing.assert_array_equal(final[index], mask_of(ORGAN), err_msg=str(index))
+
+
+def test_a_slice_that_was_given_is_the_first_and_all_others_follow_from_it(a_stack):
+    def answer(_index: int, box: Box, probability: np.ndarray) -> None:
+        # Only a box around the organ finds it: the ROI holds something else.
+        probability[NEIGHBOR if is_whole(box) else ORGAN] = 1 if 8 < box.x0 < 10.5 or is_whole(box) else 0
+
+    without = collect(propagate_path(a_stack, roi_of(2, 7), Scripted(answer), EmbeddingCache()), a_stack)
+    start = KeySlice(2, 6, mask=mask_of(ORGAN))
+    # Also if it is among the key slices, it does not part the stack.
+    for keys in (None, {6: start}):
+        results = list(propagate_path(a_stack, roi_of(2, 7), Scripted(answer), EmbeddingCache(), keys, start=start))
+        assert [each.index for each in results] == [6, 7, 5, 4, 3, 2, 2, 3, 4, 5, 6, 7]
+        mask = collect(results, a_stack)
+        for index in range(2, 8):
+            np.testing.assert_array_equal(mask[index], mask_of(ORGAN), err_msg=str(index))
+            assert (without[index] != mask[index]).any()
+        assert results[-2].confidence == 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from box_predictor import BoxPredictor, FilledBoxes
+from box_predictor import BoxPredictor, FilledBoxes, no_features
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.path import propagate_path
@@ -37,6 +37,7 @@ class ScriptedPredictor:
 
     masks: np.ndarray
     key: str = "script"
+    side: int = 256
     encoded: list[int] = field(default_factory=list)
     prompts: list[tuple[int, Box]] = field(default_factory=list)
 
@@ -51,6 +52,9 @@ class ScriptedPredictor:
         self.prompts.append((embedding.index, box))
         probabilities = np.where(self.masks[embedding.index], 0.51, 0.5)[None].astype(np.float32)
         return FilledBoxes(probabilities, np.array([embedding.index / 10], dtype=np.float32))
+
+    def features(self, embedding: Slice) -> tuple[np.ndarray, tuple[float, float]]:
+        return no_features(ROWS, COLUMNS)
 
     def box_around(self, mask: np.ndarray) -> Box | None:
         y, x = np.nonzero(mask)

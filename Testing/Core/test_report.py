@@ -345,7 +345,7 @@ def test_what_can_not_be_reported_is_told_in_one_line_and_leaves_nothing(site, m
     base, tuned = models
     out = tmp_path / "out"
     report = ["report", "--data", str(site.folder), "--device", "cpu", "--output", str(out / "r.html")]
-    assert "must be a file that ends with .html" in error_of([*report[:-1], "r.pdf", "--model", tuned], capfd)
+    assert "r.pdf must end with .html" in error_of([*report[:-1], "r.pdf", "--model", tuned], capfd)
     assert "are the same model" in error_of([*report, "--model", tuned, "--base", tuned], capfd)
     assert "unknown" in error_of([*report, "--model", "nothing.pth"], capfd)
     (case,) = (case for case in site.cases if case.split == "test")

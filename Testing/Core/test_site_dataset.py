@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,10 @@ import pytest
 from geometries import GEOMETRIES
 from MedSAMSlicerLib.dataset import index as index_module
 from MedSAMSlicerLib.dataset import site as site_module
+from MedSAMSlicerLib.dataset.checks import check
 from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.store import lock as lock_module
+from MedSAMSlicerLib.store.folder import writing_to
 from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.volume.files import FileError, Volume
 
@@ -105,8 +109,74 @@ def test_cases_of_one_patient_share_a_pseudonym_and_a_split(dataset):
     third = again.add(*case_of(3), patient=" 12345 ")
     assert [case.patient for case in again.cases] == ["P0001", "P0002", "P0001"]
     assert third.split == "test"
-    assert again.add(*case_of(4), patient="P0002").patient == "P0002"
+    assert again.add(*case_of(4), pseudonym="P0002").patient == "P0002"
     assert again.add(*case_of(5), patient=None).patient == "P0003"
+
+
+def test_an_identifier_that_looks_like_a_pseudonym_is_hashed_like_any_other(dataset):
+    site = ["P0001", "P0003", "P0004", "Bad", "P0002"]
+    given = {patient: dataset.add(*case_of(seed), patient=patient).patient for seed, patient in enumerate(site)}
+    assert len(set(given.values())) == len(site)
+    again = {patient: dataset.add(*case_of(9 + seed), patient=patient).patient for seed, patient in enumerate(site)}
+    assert again == given
+    for wrong in ("P0099", "Bad", ""):
+        with pytest.raises(ValueError, match=f"has no patient '{wrong}': give the pseudonym of one who has a case"):
+            dataset.add(*case_of(30), pseudonym=wrong)
+
+
+def test_a_name_is_the_same_however_its_accents_are_spelled(dataset):
+    first = dataset.add(*case_of(1), patient="M\u00fcller")
+    assert dataset.add(*case_of(2), patient="Mu\u0308ller").patient == first.patient
+
+
+def test_an_index_from_a_backup_deletes_and_overwrites_no_case(dataset):
+    dataset.add(*case_of(1), patient="12345")
+    backup = (dataset.folder / "dataset.json").read_bytes()
+    lost = [dataset.add(*case_of(seed), patient="67890") for seed in (2, 3)]
+    whole = {name: content for name, content in files_of(dataset).items() if name.startswith("cases/case-000")}
+    (dataset.folder / "dataset.json").write_bytes(backup)
+    again = SiteDataset.open(dataset.folder)
+    added = again.add(*case_of(4), patient=None)
+    assert (added.id, again.cases[-1].id) == ("case-0004", "case-0004")
+    now = files_of(again)
+    assert {name: now[name] for name in whole} == whole
+    texts = [finding.text for finding in check(again) if "belongs to no case" in finding.text]
+    assert len(texts) == len(lost)
+
+
+def test_what_a_killed_process_has_left_half_written_is_cleaned_and_nothing_else(dataset):
+    case = dataset.add(*case_of(1), patient=None)
+    cases = dataset.folder / "cases"
+    ours = [cases / ".medsam-a" / "case-0002", cases / case.id / ".medsam-b"]
+    for folder in ours:
+        folder.mkdir(parents=True)
+        (folder / "image.nrrd").write_text("half")
+    (dataset.folder / "dataset.json.123.new").write_text("{")
+    report = dataset.folder / ".medsam-c"
+    report.mkdir()
+    orphan = cases / "case-0007"
+    orphan.mkdir()
+    (orphan / "labels.seg.nrrd").write_text("by hand")
+    dataset.add(*case_of(2), patient=None)
+    left = {
+        path.relative_to(dataset.folder).as_posix() for path in dataset.folder.rglob("*") if ".medsam-" in str(path)
+    }
+    assert left == {".medsam-c"}
+    assert not list(dataset.folder.glob("*.new"))
+    assert (orphan / "labels.seg.nrrd").read_text() == "by hand"
+    assert dataset.cases[-1].id == "case-0008"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"P0001"', '"Doe"'), ('"P0001"', "7"), ('"key": "', '"key": "xy'), ('"given": {', '"given": [7], "x": {')],
+)
+def test_a_damaged_file_of_pseudonyms_is_told_by_name(dataset, old, new):
+    dataset.add(*case_of(1), patient="12345")
+    path = dataset.folder / "patients.key"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=r"patients\.key is damaged: restore it from a backup"):
+        dataset.add(*case_of(2), patient="12345")
 
 
 def test_without_the_file_of_pseudonyms_the_dataset_is_complete_and_no_pseudonym_is_given_twice(dataset):
@@ -172,6 +242,14 @@ def test_a_folder_that_is_not_empty_is_no_new_dataset_and_one_without_an_index_i
         ('      "window": "auto",\n', "", "lacks or has too much of: window"),
         ('"cases": [', '"cases": [7,', "lacks or has too much of: 7"),
         ('"used": []', '"used": [{"run": "a"}]', "damaged"),
+        ('"labels": [\n        "liver",', '"labels": [\n        1,', "labels of case-0001"),
+        ('"labels": [\n        "liver",', '"labels": [\n        "lesion",', "different names"),
+        ('"case-0001"', '"case-\u0660\u0660\u0660\u0661"', "no id of a case"),
+        ('"next_case": 2', '"next_case": "x"', "next_case is 'x'"),
+        ('"next_case": 2', '"next_case": true', "next_case is True"),
+        ('"window": "auto"', '"window": 40', "window of case-0001"),
+        ("      14,\n", "      1.5,\n", "dimensions of case-0001"),
+        ('"format"', '"deep": ' + "[" * 100000 + "]" * 100000 + ',"format"', "damaged"),
     ],
 )
 def test_a_damaged_index_is_told_and_not_touched(dataset, old, new, text):
@@ -218,12 +296,18 @@ def test_a_full_disk_while_a_case_is_written_leaves_the_dataset_as_it_was(datase
     def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    @contextlib.contextmanager
+    def full_disk(path: Path) -> Iterator[None]:
+        with writing_to(path):
+            full()
+            yield
+
     with monkeypatch.context() as patch:
         if place == "index":
-            patch.setattr(index_module, "atomic_output", full)
+            patch.setattr(index_module, "replacing", full_disk)
         else:
             patch.setattr(site_module, {"image": "write_labelmap", "labels": "write_masks"}[place], full)
-        with pytest.raises(OSError, match="No space left on device"):
+        with pytest.raises(OSError, match=r"No room left to write .*site.*: free some disk space"):
             dataset.add(*case_of(2), patient="12345")
     assert files_of(dataset) == before
     assert dataset.add(*case_of(2), patient="12345").id == "case-0002"
@@ -235,7 +319,7 @@ def test_a_patient_whose_first_case_could_not_be_written_shares_no_pseudonym_wit
 
     with monkeypatch.context() as patch:
         patch.setattr(site_module, "write_masks", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(OSError, match="No room left"):
             dataset.add(*case_of(1), patient="12345")
     other = dataset.add(*case_of(2), patient="67890")
     assert dataset.add(*case_of(1), patient="12345").patient != other.patient

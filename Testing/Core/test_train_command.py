@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from made_up_site import job_in
+from MedSAMSlicerLib.cli import train
 from MedSAMSlicerLib.cli.main import main
 from MedSAMSlicerLib.loading import load_predictor
 
@@ -36,6 +38,45 @@ def test_the_command_writes_the_model_its_figures_and_the_official_layout(option
     model = load_predictor(str(tmp_path / "tuned.pth"), "cpu").model
     assert model.metadata["recipe"]["epochs"] == 2
     assert "image_encoder.pos_embed" in torch.load(official, weights_only=True)
+
+
+def test_a_training_that_is_interrupted_has_the_exit_code_of_ctrl_c(options, tmp_path, monkeypatch):
+    shown = train._show
+
+    def interrupt(progress, bar):
+        shown(progress, bar)
+        if (progress.state, progress.epoch) == ("training", 2):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train, "_show", interrupt)
+    assert main(options) == 130
+    assert (tmp_path / "tuned.run" / "state.pt").exists()
+
+
+@pytest.mark.parametrize("window", ["kidney", "0/0"])
+def test_a_training_that_is_refused_leaves_nothing_and_runs_once_the_dataset_is_right(
+    options, tmp_path, capsys, window
+):
+    index = tmp_path / "site" / "dataset.json"
+    right = index.read_text()
+    index.write_text(right.replace('"window": "full"', f'"window": "{window}"'))
+    assert main(["dataset", "check", "--data", str(tmp_path / "site")]) == 1
+    assert window in capsys.readouterr().out
+    run = ["--run", str(tmp_path / "runs" / "mine")]
+    assert main([*options, *run]) == 1
+    assert window in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    index.write_text(right)
+    assert main([*options, *run, "--epochs=1"]) == 0
+
+
+def test_the_base_of_the_base_is_not_written_over(options, tmp_path, capsys):
+    adapter = tmp_path / "adapter.pth"
+    assert main([*options, "--depth=adapter", f"--output={adapter}", "--epochs=1"]) == 0
+    before = (tmp_path / "base.pth").read_bytes()
+    assert main([*options, f"--base={adapter}", f"--output={tmp_path / 'base.pth'}"]) == 1
+    assert "base.pth that is trained from: give it another path" in capsys.readouterr().err
+    assert (tmp_path / "base.pth").read_bytes() == before
 
 
 def test_no_better_model_is_no_success(options, tmp_path, capsys):

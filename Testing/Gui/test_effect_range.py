@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import slicer
+import slicer.util
 
 from effect_editor import FIRST, LAST, SPACING, block, block_slice
 from MedSAMSlicerLib.volume.geometry import plane_axes, slice_of, voxel_box_corners
+from MedSAMSlicerLib.volume.steps import Outcome
 
 
 @pytest.fixture
@@ -136,6 +139,9 @@ def test_a_distance_that_is_still_being_typed_counts_when_enter_applies(editor_3
     field = editor_3d.options.distanceSpinBox.findChild(editor_3d.gui.qt.QLineEdit)
     field.setText("0.0 mm")
     editor_3d.accept()
+    assert not editor_3d.held().any(), "nobody has seen it yet"
+    assert np.array_equal(editor_3d.proposed(), block_slice(2, 9))
+    editor_3d.accept()
     assert np.array_equal(editor_3d.held(), block_slice(2, 9))
 
 
@@ -216,3 +222,60 @@ def test_subtract_takes_the_structure_away(editor_3d):
     editor_3d.draw_around(2, 9)
     editor_3d.accept()
     assert np.array_equal(editor_3d.held(), ~block())
+
+
+def test_in_3d_only_what_was_seen_is_written(editor_3d):
+    """Enter while slices are still on their way: the whole is shown first, and has to be accepted itself."""
+    predictor = editor_3d.predictor
+    predictor.hold(1)
+    editor_3d.draw(2, 9, (8, 6), (31, 29))
+    editor_3d.gui.pump(until=predictor.held.is_set)
+    editor_3d.gui.pump(until=lambda: np.array_equal(editor_3d.proposed(), block_slice(2, 9)))
+    editor_3d.gui.mouse("Red").key("Return")
+    assert "if it is what you see" in editor_3d.status
+    predictor.release()
+    editor_3d.settle()
+    assert not editor_3d.held().any()
+    assert np.array_equal(editor_3d.proposed(), block())
+    assert "Not written: it is not what you saw" in editor_3d.status
+    editor_3d.accept()
+    assert np.array_equal(editor_3d.held(), block())
+
+
+def test_enter_during_a_correction_that_changes_nothing_writes_it(editor_3d):
+    editor_3d.draw_around(2, 9)
+    predictor = editor_3d.predictor
+    editor_3d.logic.session.cache.clear()
+    predictor.hold()
+    editor_3d.draw(2, 9, (10, 8), (29, 25))
+    editor_3d.gui.pump(until=predictor.held.is_set)
+    editor_3d.gui.mouse("Red").key("Return")
+    assert not editor_3d.held().any()
+    predictor.release()
+    editor_3d.settle()
+    assert np.array_equal(editor_3d.held(), block())
+
+
+def test_an_open_end_and_dropped_fragments_are_told_before_and_after_writing(editor_3d, monkeypatch):
+    voxels = slicer.util.arrayFromVolume(editor_3d.volume)
+    voxels[:, FIRST[1] : LAST[1] + 1, FIRST[0] : LAST[0] + 1] = 230
+    slicer.util.arrayFromVolumeModified(editor_3d.volume)
+    monkeypatch.setattr(
+        "MedSAMSlicerLib.volume.segmentation.Outcome", lambda **known: Outcome(**{**known, "fragments": 3})
+    )
+    editor_3d.draw_around(2, 9)
+    for _moment in ("proposed", "written"):
+        assert "3 fragments were dropped." in editor_3d.status
+        assert "followed to the first and the last slice of the volume: set a limit" in editor_3d.status
+        editor_3d.accept()
+    assert "Written to the segment." in editor_3d.status
+
+
+def test_a_distance_ends_what_is_followed_and_not_more(editor_3d):
+    """Within a distance larger than the structure it is the structure, not the box in all slices."""
+    editor_3d.set(rangeComboBox="distance", distanceSpinBox=100.0)
+    voxels = slicer.util.arrayFromVolume(editor_3d.volume)
+    voxels[FIRST[2] - 3, FIRST[1] : LAST[1] + 1, FIRST[0] : LAST[0] + 1] = 230
+    slicer.util.arrayFromVolumeModified(editor_3d.volume)
+    editor_3d.draw_around(2, 9)
+    assert np.array_equal(editor_3d.proposed(), block())

@@ -17,7 +17,9 @@ from geometries import FIRST, LAST
 from made_up_site import blind_base
 from MedSAMSlicerLib import loading
 from MedSAMSlicerLib.model import save_checkpoint
+from MedSAMSlicerLib.mrml.markups import ijk_corners
 from MedSAMSlicerLib.mrml.segments import segment_mask
+from MedSAMSlicerLib.mrml.slice_boxes import lay
 from MedSAMSlicerLib.volume.files import Volume, read_volume
 from MedSAMSlicerLib.volume.geometry import bounding_box, voxel_box_corners
 from MedSAMSlicerLib.volume.metrics import agreement
@@ -123,6 +125,46 @@ def test_a_box_of_voxels_is_segmented_and_another_one_takes_its_place(logic, loa
     )
     with pytest.raises(ValueError, match="first and the last voxel"):
         logic.segmentBox(volume_node, LAST, FIRST, segmentation_node)
+
+
+@pytest.fixture
+def bright_volume(gui, a_ct) -> slicer.vtkMRMLScalarVolumeNode:
+    """A volume in which the structure is bright from FIRST to LAST, so that it can be seen where it ends."""
+    a_ct[tuple(slice(low, high + 1) for low, high in zip(FIRST[::-1], LAST[::-1], strict=True))] += 500
+    return gui.headless.add_volume(Volume(a_ct, GEOMETRY, "bright"))
+
+
+def spans(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, volume) -> list[int]:
+    return np.flatnonzero(segment_mask(segmentation, segment_id, volume).any(axis=(1, 2))).tolist()
+
+
+def test_an_roi_on_one_slice_is_followed_takes_the_depth_that_was_found_and_is_a_3d_box_once_that_is_set(
+    gui, logic, loaded, bright_volume, roi_node, segmentation_node
+):
+    lay(roi_node, bright_volume, 2, 4)
+    segment_id = logic.segmentROI(bright_volume, roi_node, segmentation_node)
+    assert spans(segmentation_node, segment_id, bright_volume) == list(range(FIRST[2], LAST[2] + 1))
+    depth = ijk_corners(roi_node, bright_volume)[:, 2]
+    assert (depth.min(), depth.max()) == (pytest.approx(FIRST[2] - 0.5), pytest.approx(LAST[2] + 0.5))
+    x, y, z = roi_node.GetSize()
+    (limited,) = logic.segmentROIs(bright_volume, [roi_node], segmentation_node, limit=2.5)
+    assert spans(segmentation_node, limited, bright_volume) == [3, 4, 5]
+    roi_node.SetSize(x, y, z / 6)
+    in_box = logic.segmentROI(bright_volume, roi_node, segmentation_node)
+    assert spans(segmentation_node, in_box, bright_volume) == [4]
+    assert roi_node.GetSize()[2] == pytest.approx(z / 6)
+
+
+def test_a_box_of_voxels_on_one_slice_is_followed(logic, loaded, bright_volume, segmentation_node):
+    box = (FIRST[0], FIRST[1], LAST[0], LAST[1])
+    segment_id = logic.segmentSliceBox(bright_volume, 4, box, segmentation_node, name="liver")
+    assert names(segmentation_node) == ["liver"]
+    assert spans(segmentation_node, segment_id, bright_volume) == list(range(FIRST[2], LAST[2] + 1))
+    logic.segmentSliceBox(bright_volume, 4, box, segmentation_node, segmentID=segment_id, limit=2.5)
+    assert spans(segmentation_node, segment_id, bright_volume) == [3, 4, 5]
+    with pytest.raises(ValueError, match="no slice 10 along axis K"):
+        logic.segmentSliceBox(bright_volume, 10, box, segmentation_node)
+    assert names(segmentation_node) == ["liver"]
 
 
 @pytest.mark.parametrize(("axis", "others"), [("k", (0, 1)), ("j", (0, 2)), ("i", (1, 2))])

@@ -136,18 +136,6 @@ def test_a_painted_slice_can_be_kept(made):
     assert made.mask()[4, 18:20, 6:10].all()
 
 
-def test_one_box_on_one_slice_becomes_a_segment_of_its_own(user):
-    view = view_of_axis(user, 2)
-    user.look_at(view, MIDDLE)
-    user.press("followButton")
-    user.click_voxels(view, (8, 8, 4), (16, 13, 4))
-    user.wait()
-    assert len(user.segments) == 1
-    assert user.mask()[4].any()
-    assert len(keys(user)) == 1
-    assert user.ui.boxesTable.rowCount == 0, "a key slice is no box of a structure"
-
-
 def test_the_user_is_led_to_the_most_doubtful_slice(made):
     ui = made.ui
     indices = [int(ui.reviewTable.item(row, 0).text().split()[1]) for row in range(ui.reviewTable.rowCount)]

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slicer
+import torch
 
 from box_predictor import Shape
 from Core.file_server import FileServer
+from MedSAMSlicerLib.model import build_model
 from MedSAMSlicerLib.store import download as download_module
 from MedSAMSlicerLib.store import weights as weights_module
 from MedSAMSlicerLib.store.weights import WeightsStore
@@ -171,17 +173,21 @@ def test_weights_that_come_by_hand_are_taken_from_a_file(gui, store, network, us
     assert not ui.installButton.enabled
     page = tmp_path / "medsam_vit_b.pth"
     page.write_text("<html>Quota exceeded</html>")
-    for file, told in ((page, "not a complete PyTorch checkpoint"), (lite_weights, "holds LiteMedSAM")):
+    archive = Path(shutil.make_archive(str(page.with_suffix("")), "zip", store.parent, "Slicer.ini"))
+    for file, told in (
+        (page, "not a complete PyTorch checkpoint"),
+        (lite_weights, "holds LiteMedSAM"),
+        (archive, "is a zip archive of other files"),
+    ):
         gui.dialogs.answer(str(file))
         user.press("importWeightsButton")
         gui.pump(until=lambda: not ui.installProgressBar.isVisibleTo(user.widget.parent))
         assert told in ui.installLabel.text
         assert not (store / "weights" / "medsam_vit_b.pth").exists()
-    # What it holds is looked at when the model is loaded.
-    shutil.make_archive(str(page.with_suffix("")), "zip", store.parent, "Slicer.ini")
-    gui.dialogs.answer(str(page.with_suffix(".zip")))
+    torch.save({name: tensor.half() for name, tensor in build_model("vit_b").state_dict().items()}, page)
+    gui.dialogs.answer(str(page))
     user.press("importWeightsButton")
-    gui.pump(until=lambda: not ui.installPanel.isVisibleTo(user.widget.parent))
+    gui.pump(until=lambda: not ui.installPanel.isVisibleTo(user.widget.parent), at_most=60)
     assert (store / "weights" / "medsam_vit_b.pth").is_file()
     gui.dialogs.take()
     assert network.downloads == 0

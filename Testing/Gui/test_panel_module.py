@@ -55,7 +55,7 @@ def test_a_scene_that_is_saved_and_loaded_shows_all_as_it_was(gui, user, tmp_pat
     assert ui.editingRulesCheckBox.checked
     assert [ui.boxesTable.item(row, 0).text() for row in range(2)] == ["lesion", "other"]
     assert [is_ticked(box) for box in structure_boxes(gui.scene)] == [True, False]
-    assert [ui.boxesTable.item(row, 1).text() for row in range(2)] == ["lesion", "new"]
+    assert [ui.boxesTable.item(row, 2).text() for row in range(2)] == ["lesion", "new"]
     assert ui.segmentComboBox.currentText == "lesion"
     assert ui.keySlicesTable.rowCount == 1
     np.testing.assert_array_equal(user.mask(), mask)
@@ -94,7 +94,7 @@ def test_reloading_brings_a_module_that_works(gui, user, predictor, monkeypatch)
     assert type(user.panel) is not type(old), "the library is loaded anew"
     monkeypatch.setattr(user.widget.logic, "loadPredictor", lambda model=None, device=None: predictor)
     gui.pump()
-    assert user.ui.boxesTable.item(0, 1).text() == "lesion"
+    assert user.ui.boxesTable.item(0, 2).text() == "lesion"
     user.segment()
     assert user.segments == ["lesion"]
     np.testing.assert_array_equal(user.mask(), box_mask(user.volume_node))

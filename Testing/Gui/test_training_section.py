@@ -141,7 +141,7 @@ def test_what_cannot_become_a_case_is_told(gui, drawn):
 
 def test_patients_are_dealt_and_moved_but_never_tested_on_after_a_training(gui, trainer, site):
     first = site.load(site.cases[0])
-    site.add(replace(first.volume, voxels=first.volume.voxels + 1), first.labels, patient="P0001")
+    site.add(replace(first.volume, voxels=first.volume.voxels + 1), first.labels, pseudonym="P0001")
     trainer.panel.training.dataset.read()
     wait_for_pictures(trainer)
     assert column(trainer, PATIENT) == ["P0001", "P0002", "P0003", "P0004", "P0001"]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from box_predictor import BoxPredictor
 from MedSAMSlicerLib import loading
+from MedSAMSlicerLib.cli import segment as segment_command
 from MedSAMSlicerLib.cli.main import main
+from MedSAMSlicerLib.store.lock import exclusive
+from MedSAMSlicerLib.volume import files
+from MedSAMSlicerLib.volume.files import Volume, write_labelmap
 from MedSAMSlicerLib.volume.labels import read_labels
 
 LIVER, KIDNEY = "5 6 2 20 15 7", "22 17 0 28 22 9"
@@ -96,7 +103,7 @@ def test_a_case_that_fails_does_not_stop_the_rest(batch, simple_ct_file):
         "broken.nrrd",
         "six whole numbers",
         "outside of the volume",
-        "either a box",
+        "one of box, slice_box and roi",
         "6.png",
         "'x'",
     ]
@@ -134,8 +141,8 @@ def test_processes_of_torchrun_share_the_table(batch, monkeypatch):
     [
         ([a_row("o.nrrd", colour="red")], "the column 'colour'"),
         ([{"volume": "CT.nrrd", "box": LIVER}], "no column 'output'"),
-        ([a_row("o.nrrd"), a_row("o.nrrd")], "'o.nrrd' is in 2 rows"),
-        ([a_row("")], "'' is in 1 rows"),
+        ([a_row("o.nrrd"), a_row("o.nrrd")], "is the same file as the output of row 1"),
+        ([a_row("")], "Row 1 of "),
     ],
 )
 def test_a_table_that_cant_be_meant_so_is_refused_before_anything_is_done(table, loads, capfd, rows, text):
@@ -161,3 +168,107 @@ def test_options_of_a_single_volume_are_not_taken_with_a_table(simple_ct_file, c
         main(["segment", "--batch", "table.csv", "--volume", str(simple_ct_file)])
     assert stopped.value.code == 2
     assert "--volume: with --batch the table says that" in capfd.readouterr().err
+
+
+def test_a_row_is_done_only_when_all_of_its_files_are_there(batch, simple_ct_file, monkeypatch):
+    folder = simple_ct_file.parent
+    rows = [a_row("1.seg.nrrd", json="1.json")]
+
+    def full(target: str, report: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment_command, "write_json", full)
+        (line,) = batch(rows)[1]
+        assert (line["state"], "free some disk space" in line["error"]) == ("failed", True)
+    assert (folder / "1.seg.nrrd").is_file()
+    assert [line["state"] for line in batch(rows)[1]] == ["done"]
+    assert (folder / "1.json").is_file()
+    assert [line["state"] for line in batch(rows)[1]] == ["skipped"]
+    for name in ("1.json", "1.seg.nrrd"):
+        (folder / name).write_bytes(b"")
+        assert [line["state"] for line in batch(rows)[1]] == ["done"]
+        (folder / name).unlink()
+        assert [line["state"] for line in batch(rows)[1]] == ["done"]
+
+
+def test_a_row_that_was_changed_is_done_anew_and_so_is_one_whose_volume_was(batch, simple_ct_file, a_ct):
+    folder = simple_ct_file.parent
+    batch([a_row("1.nrrd"), a_row("2.nrrd")])
+    code, lines = batch([a_row("1.nrrd", box=KIDNEY), a_row("2.nrrd")])
+    assert (code, [line["state"] for line in lines]) == (0, ["done", "skipped"])
+    assert sum(read_labels(folder / "1.nrrd").mask(1).ravel()) == KIDNEY_VOXELS
+    write_labelmap(simple_ct_file, a_ct + 1, np.diag([0.8, 0.8, 3.0, 1]))
+    os.utime(simple_ct_file, (1, 1))
+    assert [line["state"] for line in batch([a_row("2.nrrd")])[1]] == ["done"]
+
+
+def test_what_somebody_has_corrected_by_hand_is_not_written_over(batch, simple_ct_file):
+    folder = simple_ct_file.parent
+    batch([a_row("1.nrrd")])
+    for name in ("1.nrrd", "2.nrrd"):
+        (folder / name).write_text("corrected by hand")
+    for box in (LIVER, KIDNEY):
+        code, lines = batch([a_row("1.nrrd", box=box), a_row("2.nrrd")])
+        assert (code, [line["state"] for line in lines]) == (1, ["failed", "failed"])
+        assert "1.nrrd was changed since this row has made it: move or delete it" in lines[0]["error"]
+        assert "2.nrrd was not made by this row: move or delete it" in lines[1]["error"]
+    assert {(folder / name).read_text() for name in ("1.nrrd", "2.nrrd")} == {"corrected by hand"}
+
+
+def test_a_correction_of_the_same_size_is_seen_and_so_is_one_after_a_row_that_failed(batch, simple_ct_file):
+    path = simple_ct_file.parent / "1.nii"
+    batch([a_row("1.nii")])
+    assert [line["state"] for line in batch([a_row("1.nii", box="40 0 0 50 9 9")])[1]] == ["failed"]
+    corrected = bytearray(path.read_bytes())
+    corrected[-1] ^= 1
+    path.write_bytes(corrected)
+    for box in (LIVER, KIDNEY):
+        (line,) = batch([a_row("1.nii", box=box)])[1]
+        assert "1.nii was changed since this row has made it" in line["error"]
+    assert path.read_bytes() == corrected
+
+
+def test_a_row_that_another_process_works_at_is_left_to_it(batch, simple_ct_file):
+    folder = simple_ct_file.parent
+    with exclusive(folder / "1.nrrd.row"):
+        code, lines = batch([a_row("1.nrrd"), a_row("2.nrrd")])
+    assert (code, [line["state"] for line in lines]) == (0, ["taken", "done"])
+    assert not (folder / "1.nrrd").exists()
+    assert [line["state"] for line in batch([a_row("1.nrrd"), a_row("2.nrrd")])[1]] == ["done", "skipped"]
+
+
+def test_a_row_that_fails_leaves_nothing_behind(batch, simple_ct_file):
+    folder = simple_ct_file.parent
+    (folder / "broken.nrrd").write_text("no image")
+    code, _ = batch([a_row("new/sub/1.nrrd", volume="broken.nrrd"), a_row("2.nrrd", box="40 0 0 50 9 9")])
+    assert code == 1
+    assert {path.name for path in folder.iterdir()} == {"CT.nrrd", "broken.nrrd", "table.csv"}
+
+
+def test_even_a_defect_of_the_program_fails_one_row_only(batch, monkeypatch):
+    read = files.read_volume
+
+    def defective(path: Path) -> Volume:
+        if path.name == "odd.nrrd":
+            raise OverflowError("cannot convert float infinity to integer")
+        return read(path)
+
+    monkeypatch.setattr(files, "read_volume", defective)
+    code, lines = batch([a_row("1.nrrd", volume="odd.nrrd"), a_row("2.nrrd")])
+    assert (code, [line["state"] for line in lines]) == (1, ["failed", "done"])
+    assert "defect of the program (OverflowError" in lines[0]["error"]
+
+
+def test_spaces_around_cells_mean_nothing(batch, simple_ct_file):
+    code, lines = batch([{"volume": " CT.nrrd ", "output": " 1.seg.nrrd ", "box": f"  {LIVER}"}])
+    assert (code, lines[0]["state"]) == (0, "done")
+    assert (simple_ct_file.parent / "1.seg.nrrd").is_file()
+
+
+@pytest.mark.parametrize("option", ["--name=a", "--json=o.json", "--json=-", "--snapshot=o.png"])
+def test_options_that_belong_to_one_volume_are_refused_with_a_table(option, table, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        main(["segment", "--batch", str(table([a_row("1.nrrd")])), option])
+    assert stopped.value.code == 2
+    assert f"{option.split('=')[0]}: with --batch the table says that" in capfd.readouterr().err

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from MedSAMSlicerLib import loading
 from MedSAMSlicerLib.cli import evaluate
 from MedSAMSlicerLib.cli.main import main
 from MedSAMSlicerLib.volume.files import write_labelmap
+from MedSAMSlicerLib.volume.image_file import quiet
 
 # The library and the stand-ins for tests; buffered, as a user's Python is.
 ENVIRONMENT = os.environ | {
@@ -92,7 +95,10 @@ def fails_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
     ("error", "text"),
     [
         (ValueError("first line\n   and second"), "first line and second"),
-        (PermissionError(13, "Permission denied", "/data/CT.nrrd"), "/data/CT.nrrd: Permission denied"),
+        (
+            PermissionError(13, "Permission denied", "/data/CT.nrrd"),
+            "/data/CT.nrrd: Permission denied: ask for the right to use it, or give another path",
+        ),
         (RuntimeError(), "RuntimeError"),
         (ModuleNotFoundError("PyTorch is not installed."), "PyTorch is not installed."),
         (MemoryError(), "there is not enough memory: close other programs, or crop the volume"),
@@ -106,12 +112,13 @@ def test_an_error_is_one_line_and_exit_code_1(error, text, monkeypatch, capsys):
 
 def test_ctrl_c_has_its_own_exit_code_and_shows_no_traceback(monkeypatch, capsys):
     assert fails_with(KeyboardInterrupt(), monkeypatch) == 130
-    assert capsys.readouterr().err == "\nmedsam-slicer: interrupted; no file is half-written\n"
+    assert capsys.readouterr().err == "medsam-slicer: interrupted; no file is half-written\n"
 
 
-def test_a_defect_of_the_program_is_not_disguised_as_the_users_error(monkeypatch):
-    with pytest.raises(ZeroDivisionError):
-        fails_with(ZeroDivisionError(), monkeypatch)
+def test_a_defect_of_the_program_is_not_disguised_as_the_users_error(monkeypatch, capsys):
+    assert fails_with(ZeroDivisionError("by\nzero"), monkeypatch) == 1
+    text = "a defect of the program (ZeroDivisionError: by zero): run it again with --debug and report it"
+    assert capsys.readouterr().err == f"medsam-slicer: error: {text}\n"
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
@@ -288,3 +295,77 @@ def test_the_program_itself_prints_one_line_and_nothing_of_itk_or_vtk(a_ct, out,
         (line,) = result.stderr.splitlines()
         assert line.startswith(f"medsam-slicer: error: {volume}")
         assert list(out.iterdir()) == []
+
+
+SLOW_IMPORT = """
+import time
+print("importing", flush=True)
+for _ in range(20):
+    time.sleep(0.05)
+print("imported", flush=True)
+"""
+
+
+def test_ctrl_c_during_an_import_lets_it_end_and_is_one_line(simple_ct_file, out, tmp_path):
+    """Native libraries crash, or are found half-loaded, when their import is broken off."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "torch.py").write_text(SLOW_IMPORT)
+    files = ("--volume", simple_ct_file, "--output", out / "o.seg.nrrd", "--box", *LIVER)
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import runpy; runpy.run_module('MedSAMSlicerLib', run_name='__main__')"
+    )
+    model = tmp_path / "model.pth"
+    model.write_bytes(b"no model yet")
+    path = f"{tmp_path / 'first'}:{ENVIRONMENT['PYTHONPATH']}"
+    environment = ENVIRONMENT | {"PYTHONPATH": path, "MEDSAM_SLICER_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", code, "segment", *files, "--model", model]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        printed, err = process.communicate(timeout=60)
+    assert printed == "imported\n"
+    assert process.returncode == 130
+    assert err == "medsam-slicer: interrupted; no file is half-written\n"
+
+
+def test_a_closed_standard_output_is_no_error_and_no_file_takes_its_number(simple_ct_file, tmp_path):
+    command = f"{sys.executable} -m MedSAMSlicerLib models list >&- 2>{tmp_path / 'err'}"
+    result = subprocess.run(["bash", "-c", command], env=ENVIRONMENT, check=False)
+    assert (result.returncode, (tmp_path / "err").read_text()) == (0, "")
+    command = f"{sys.executable} -m MedSAMSlicerLib evaluate --prediction none --reference none >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], env=ENVIRONMENT, check=False).returncode == 1
+
+
+def test_paths_beyond_ascii_work_where_the_locale_has_none(a_ct, tmp_path):
+    path = tmp_path / "Łódź.nrrd"
+    write_labelmap(path, (a_ct > 0).astype(np.uint8), np.eye(4))
+    command = [sys.executable, "-m", "MedSAMSlicerLib", "evaluate", "--prediction", path, "--reference", path]
+    environment = ENVIRONMENT | {"LC_ALL": "C", "PYTHONUTF8": "0"}
+    result = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"1.000" in result.stdout
+
+
+@pytest.mark.filterwarnings("ignore:a tensor is odd")
+def test_what_libraries_say_is_shown_with_debug_only(monkeypatch, capfd):
+    def run(args: object) -> int:
+        os.write(2, b"WARNING: In vtkFile.cxx, line 1\n")
+        with quiet():
+            os.write(2, b"GDCM found an odd element\n")
+        warnings.warn("a tensor is odd", UserWarning, stacklevel=1)
+        logging.getLogger("pydicom").warning("an element is odd")
+        sys.stderr.write("our own words\n")
+        return 0
+
+    monkeypatch.setattr(evaluate, "run", run)
+    assert main(EVALUATE) == 0
+    assert capfd.readouterr().err == "our own words\n"
+    os.write(2, b"as before\n")
+    assert capfd.readouterr().err == "as before\n"
+    assert main(["--debug", *EVALUATE]) == 0
+    err = capfd.readouterr().err
+    assert "vtkFile.cxx" in err
+    assert "GDCM found an odd element" in err

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,13 @@ import pytest
 import SimpleITK as sitk
 import slicer
 import slicer.util
+import vtk
 
 from MedSAMSlicerLib.headless.scene import HeadlessScene, save_segmentation
 from MedSAMSlicerLib.mrml.markups import world_corners
 from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, segment_mask
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
-from MedSAMSlicerLib.volume.files import FileError, Volume
+from MedSAMSlicerLib.volume.files import FileError, Volume, read_volume, write_labelmap
 from MedSAMSlicerLib.volume.geometry import transform_points, voxel_box_corners
 from MedSAMSlicerLib.volume.labels import read_labels
 
@@ -149,6 +152,44 @@ def test_a_file_that_is_not_one_roi_is_refused_by_name_and_adds_no_node(headless
     assert headless.scene.GetNumberOfNodes() == nodes
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"), [(["ROI"], r"holds \['ROI'\], not one ROI"), (None, "holds None"), ({"a": 1}, "holds {'a': 1}")]
+)
+def test_a_markup_whose_type_is_no_text_is_refused(headless, tmp_path, kind, text):
+    path = tmp_path / "R.mrk.json"
+    path.write_text(json.dumps({"markups": [{"type": kind}]}))
+    with pytest.raises(FileError, match=text):
+        headless.load_roi(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"center": [float("nan"), 0, 0]}, {"size": [float("inf"), 1, 1]}, {"size": [0, 0, 0]}, {"size": "large"},
+        {"orientation": [float("nan")] * 9}, {"orientation": [1, 0]}, {"center": [1]},
+    ],
+)  # fmt: skip
+def test_an_roi_of_no_place_or_size_is_refused_by_its_file(headless, roi, tmp_path, capfd, change):
+    path = save(roi, slicer.vtkMRMLMarkupsROIJsonStorageNode(), tmp_path / "R.mrk.json")
+    content = json.loads(path.read_text())
+    content["markups"][0] |= change
+    path.write_text(json.dumps(content))
+    vtk.vtkOutputWindow.SetInstance(None)  # as on the command line, where it prints
+    with pytest.raises(
+        FileError, match=r"Slicer can't read the ROI in .* \(its center, size and orientation\): save it"
+    ):
+        headless.load_roi(path)
+    assert headless.scene.GetNumberOfNodesByClass("vtkMRMLMarkupsROINode") == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_is_nested_too_deep_is_no_roi(headless, tmp_path):
+    path = tmp_path / "R.mrk.json"
+    path.write_text('{"markups":' + "[" * 100_000)
+    with pytest.raises(FileError, match="is not a markups file of Slicer"):
+        headless.load_roi(path)
+
+
 def test_a_folder_is_no_roi(headless, tmp_path):
     with pytest.raises(FileError, match="is not a markups file of Slicer"):
         headless.load_roi(tmp_path)
@@ -200,6 +241,49 @@ def test_simple_itk_and_our_own_reader_find_the_same_segments_at_the_same_places
         voxels = np.argwhere(mask_of(name))[[0, -1], ::-1]
         np.testing.assert_allclose(places, transform_points(ijk_to_ras, voxels), atol=1e-4)
         assert mask.sum() == mask_of(name).sum()
+
+
+def test_a_segmentation_is_written_small_and_read_in_the_voxels_of_its_volume(segmentation, ijk_to_ras, a_ct, tmp_path):
+    path = tmp_path / "organs.seg.nrrd"
+    save_segmentation(segmentation, path)
+    drawn = np.argwhere(sum(mask_of(name) for name in MASKS))
+    assert sitk.ReadImage(str(path)).GetSize() == tuple(int(size) for size in np.ptp(drawn, axis=0)[::-1] + 1)
+    write_labelmap(tmp_path / "CT.nrrd", a_ct, ijk_to_ras)
+    labels = read_labels(path)
+    assert labels.same_grid(read_labels(tmp_path / "CT.nrrd"))
+    for label, name in labels.names.items():
+        np.testing.assert_array_equal(labels.mask(label), mask_of(name))
+
+
+def test_a_segmentation_of_nothing_is_written_and_read(headless, volume_node, a_ct, tmp_path):
+    node = headless.add_segmentation("organs", volume_node)
+    add_segment(node, "liver")
+    save_segmentation(node, tmp_path / "organs.seg.nrrd")
+    labels = read_labels(tmp_path / "organs.seg.nrrd")
+    assert labels.names == {1: "liver"}
+    assert not labels.mask(1).any()
+
+
+def test_voxels_from_a_file_are_not_copied_and_live_as_long_as_their_scene(headless, a_ct, tmp_path):
+    write_labelmap(tmp_path / "CT.nrrd", a_ct, np.eye(4))
+    volume = read_volume(tmp_path / "CT.nrrd")
+    voxels = weakref.ref(volume.voxels.base)
+    node = headless.add_volume(volume)
+    assert np.shares_memory(slicer.util.arrayFromVolume(node), volume.voxels)
+    del volume
+    gc.collect()
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), a_ct)
+    del node
+    headless.scene.Clear(False)
+    gc.collect()
+    assert voxels() is None
+
+
+def test_voxels_that_may_change_are_copied(headless, a_ct):
+    node = headless.add_volume(Volume(a_ct, np.eye(4), "CT"))
+    expected = a_ct.copy()
+    a_ct[:] = 0
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), expected)
 
 
 def test_segments_apart_share_one_layer(headless, volume_node, tmp_path):

@@ -140,6 +140,37 @@ def test_a_box_is_clipped_to_the_volume_and_may_be_one_voxel(predictor, simple_c
     np.testing.assert_array_equal(read_volume(out / "o.nii.gz").voxels != 0, voxels_of(voxels))
 
 
+TILTED = np.array([[-0.8, 0, 0, 20], [0, -0.8, -1.8, 30], [0, 0, 5, -40], [0, 0, 0, 1]])
+SHEARED = np.array([[0.8, 0.3, -0.4, 5], [0, 0.7, 1.1, 6], [0.1, 0, 3, 7], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("ijk_to_ras", [TILTED, SHEARED], ids=["tilted", "sheared"])
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".seg.nrrd"])
+def test_a_box_in_a_sheared_volume_is_exactly_its_voxels_at_their_place(
+    predictor, a_ct, ijk_to_ras, ending, out, tmp_path
+):
+    write_labelmap(tmp_path / "CT.nrrd", a_ct, ijk_to_ras)
+    path = out / f"o{ending}"
+    assert segment(tmp_path / "CT.nrrd", path, "--box", *LIVER, "--propagation", "per-slice", "--name", "liver") == 0
+    found = sitk.ReadImage(str(path))
+    places = [
+        found.TransformIndexToPhysicalPoint(tuple(map(int, index[::-1])))
+        for index in np.argwhere(sitk.GetArrayFromImage(found))
+    ]
+    expected = np.argwhere(voxels_of(LIVER_VOXELS))[:, ::-1] @ ijk_to_ras[:3, :3].T + ijk_to_ras[:3, 3]
+    np.testing.assert_allclose(np.array(places) * [-1, -1, 1], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_file_that_can_not_hold_a_sheared_volume_is_refused_before_anything_is_loaded(
+    error_of, a_ct, out, tmp_path, ending
+):
+    write_labelmap(tmp_path / "CT.nrrd", a_ct, TILTED)
+    command = ["segment", "--volume", tmp_path / "CT.nrrd", "--output", out / f"o{ending}", "--box", *LIVER]
+    line = error_of([*command, "--model", "none.pth"])
+    assert f"o{ending} can't hold sheared voxels (a tilted gantry), as NIfTI files don't: give .seg.nrrd" in line
+
+
 def save_roi(path: Path, ijk_to_ras: np.ndarray, box: tuple[str, ...]) -> Path:
     numbers = [int(number) for number in box]
     headless = HeadlessScene()
@@ -175,6 +206,7 @@ def test_the_json_tells_what_was_found_and_how_fast(predictor, ct_file, out, ijk
     for segment_report, count in zip(report["segments"], (6, 10), strict=True):
         # All slices of each segment, the doubtful ones first.
         slices = segment_report.pop("slices")
+        assert (segment_report.pop("fragments_dropped"), segment_report.pop("open_ends")) == (0, [])
         assert len({each["index"] for each in slices}) == len(slices) == count
         assert {each["axis"] for each in slices} == {"k"}
         assert all(0 <= each["confidence"] <= 1 for each in slices)
@@ -218,6 +250,18 @@ def test_axis_window_and_propagation_reach_the_model(predictor, simple_ct_file, 
     windowed = (np.clip(a_ct[:, :, 11].astype(float), -100, a_ct.max()) + 100) / (a_ct.max() + 100) * 255
     # From the middle, 12, to the last one, 20, then down from 11.
     np.testing.assert_array_equal(predictor.encoded[9], windowed.astype(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_whole_numbers_of_64_bits_are_drawn_like_others(predictor, a_ct, tmp_path, out, dtype):
+    pictures = []
+    for kind in (np.int32, dtype):
+        path = tmp_path / "CT.nrrd"
+        write_labelmap(path, (a_ct + 1100).astype(kind), np.diag([0.8, 0.8, 3.0, 1]))
+        options = ("--window", "1140/400", "--snapshot", out / "o.png")
+        assert segment(path, out / "o.seg.nrrd", "--box", *LIVER, *options) == 0
+        pictures.append((out / "o.png").read_bytes())
+    assert pictures[0] == pictures[1]
 
 
 def test_a_snapshot_shows_the_result_in_the_window_that_the_model_has_seen(predictor, simple_ct_file, out):
@@ -345,7 +389,7 @@ def test_an_roi_beside_the_volume_is_named(error_of, simple_ct_file, out, tmp_pa
         (("--name", "a", "b"), "There are 2 names for 1 boxes"),
         (("--model", "litemedsam"), "The model 'litemedsam' is unknown: give one of lite"),
         (("--model", "none.pth"), "The model 'none.pth' is unknown"),
-        (("--output", "o.stl"), "must end with .seg.nrrd, or with .nii.gz"),
+        (("--output", "o.stl"), "must end with .seg.nrrd or .nii.gz or"),
         (("--snapshot", "o.jpg"), "must end with .png"),
     ],
 )

@@ -56,7 +56,7 @@ def test_several_structures_are_one_step_of_undo(session, volume_node, segmentat
         )
     assert session.undo(segmentation)
     assert names(segmentation) == []
-    assert not session.can_undo(segmentation)
+    assert not session.undoable(segmentation)
     assert session.redo(segmentation)
     assert names(segmentation) == ["lesion", "other"]
 

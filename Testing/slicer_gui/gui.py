@@ -117,7 +117,11 @@ class Gui:
     ) -> qMRMLSegmentEditorWidget:
         """Open a segment editor with the registered effects, as the Segment Editor module does."""
         editor = qMRMLSegmentEditorWidget()
+        editor.maximumNumberOfUndoStates = 10
         self._editors.append(editor)
+        self._monkeypatch.setattr(
+            slicer.modules, "SegmentEditorWidget", types.SimpleNamespace(editor=editor), raising=False
+        )
         editor.setMRMLScene(self.scene)
         node = self.scene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
         if node is None:

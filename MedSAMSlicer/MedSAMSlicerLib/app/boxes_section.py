@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -11,12 +12,27 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.placement import Placement
-from MedSAMSlicerLib.app.slice_views import jump_to
-from MedSAMSlicerLib.mrml.boxes import box_of, is_ticked, segment_of, structure_boxes, structure_of, tick
+from MedSAMSlicerLib.app.slice_views import jump_to, slice_node_under_mouse
+from MedSAMSlicerLib.mrml.boxes import (
+    box_of,
+    flatten,
+    is_ticked,
+    segment_of,
+    show_depth,
+    slice_clicked,
+    slice_in_middle,
+    structure_boxes,
+    structure_of,
+    tick,
+)
+from MedSAMSlicerLib.mrml.slice_boxes import is_on_slice, lay, make_3d
 from MedSAMSlicerLib.mrml.structure import Structure
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
+
+# The columns of the table.
+_BOX, _DEPTH, _SEGMENT = range(3)
 
 
 class BoxesSection(slicer.util.VTKObservationMixin):
@@ -29,8 +45,8 @@ class BoxesSection(slicer.util.VTKObservationMixin):
         self._filling = False
         self._placement = Placement(self._on_placed)
         table = panel.ui.boxesTable
-        table.setColumnCount(2)
-        table.setHorizontalHeaderLabels([_("Box"), _("Segment")])
+        table.setColumnCount(3)
+        table.setHorizontalHeaderLabels([_("Box"), _("Depth"), _("Segment")])
         table.verticalHeader().hide()
         table.horizontalHeader().setStretchLastSection(True)
         table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
@@ -79,9 +95,30 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             segment.setFlags(segment.flags() ^ qt.Qt.ItemIsEditable)
             if made:
                 segment.setForeground(qt.QBrush(qt.QColor.fromRgbF(*made.GetColor())))
-            table.setItem(row, 0, name)
-            table.setItem(row, 1, segment)
+            on_slice = is_on_slice(roi)
+            depth = qt.QTableWidgetItem(_("one slice") if on_slice else _("3-D box"))
+            depth.setCheckState(qt.Qt.Checked if on_slice else qt.Qt.Unchecked)
+            depth.setFlags(depth.flags() ^ qt.Qt.ItemIsEditable)
+            depth.setToolTip(
+                _(
+                    "Ticked: a box on one slice. The structure is followed from there until it ends, and the box takes "
+                    "the depth that was found. Otherwise a 3-D box: the structure is looked for from its first to its "
+                    "last slice."
+                )
+            )
+            table.setItem(row, _BOX, name)
+            table.setItem(row, _DEPTH, depth)
+            table.setItem(row, _SEGMENT, segment)
+        table.resizeColumnsToContents()
         self._filling = False
+
+    def fit(self, volume: Any, segmentation: Any) -> None:
+        """Give all boxes on one slice the depth of their segments; without one, a box lies in its slice only."""
+        if any(node is None or node.GetScene() is None for node in (volume, segmentation)):
+            return
+        for roi in self._rows:
+            if roi.GetScene() is not None:
+                show_depth(roi, volume, segmentation, segment_of(roi, segmentation))
 
     def leave(self) -> None:
         """End a placement that runs."""
@@ -107,6 +144,26 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             self._rows[row].GetDisplayNode().SetVisibility(True)
             jump_to(self._rows[row].GetCenterWorld())
 
+    def _switch(self, roi: Any, on_slice: bool) -> None:
+        """Make a box one on a slice, the one in its middle, or a 3-D box."""
+        if on_slice:
+            self._lay(roi, lambda volume: slice_in_middle(roi, volume))
+        else:
+            make_3d(roi)
+
+    def _lay(self, roi: Any, find: Callable[[Any], tuple[int, int]]) -> None:
+        """Make a box one on a slice, or say why it can't be.
+
+        :param find: called with the volume; returns the axis and index of the slice.
+        """
+        volume = self._panel.parameters.inputVolume
+        try:
+            if volume is None:
+                raise ValueError(_("Choose a volume first."))
+            lay(roi, volume, *find(volume))
+        except ValueError as error:
+            self._panel.tell(_("{problem} The box is a 3-D box.").format(problem=error), error=True)
+
     def _follow(self, rois: list[Any]) -> None:
         """Observe the boxes that are there, and those only."""
         for roi in self._rows:
@@ -123,6 +180,17 @@ class BoxesSection(slicer.util.VTKObservationMixin):
         self._panel.update()
 
     def _on_placed(self, roi: Any) -> None:
+        view = slice_node_under_mouse()
+        if roi is not None and view is not None:
+
+            def clicked(volume: Any) -> tuple[int, int]:
+                axis, index = slice_clicked(roi, view, volume)
+                flatten(roi, volume, axis)
+                return axis, index
+
+            self._lay(roi, clicked)
+            # The views across show where its depth will be.
+            jump_to(roi.GetCenterWorld())
         self._panel.update()
         if roi is not None and self._panel.parameters.autoUpdate:
             self._panel.segment(lambda: [self._structure(roi)])
@@ -132,11 +200,17 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             self._panel.segment(lambda: [self._structure(roi)])
 
     def _on_cell_changed(self, row: int, column: int) -> None:
-        if self._filling or column != 0 or row >= len(self._rows):
+        if self._filling or column == _SEGMENT or row >= len(self._rows):
             return
         roi, item = self._rows[row], self._panel.ui.boxesTable.item(row, column)
         segmentation = self._panel.parameters.segmentation
-        tick(roi, item.checkState() == qt.Qt.Checked)
+        checked = item.checkState() == qt.Qt.Checked
+        if column == _DEPTH:
+            if checked != is_on_slice(roi):
+                self._switch(roi, checked)
+            self._panel.update()
+            return
+        tick(roi, checked)
         if item.text() and item.text() != roi.GetName():
             roi.SetName(item.text())
             if (segment_id := segment_of(roi, segmentation)) is not None:

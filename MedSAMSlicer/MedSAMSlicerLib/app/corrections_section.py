@@ -25,7 +25,6 @@ from MedSAMSlicerLib.mrml.boxes import (
 )
 from MedSAMSlicerLib.mrml.key_slices import key_slice_of, painted_slice
 from MedSAMSlicerLib.mrml.segments import segment_slice
-from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.prompts import Box
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
         self._painted: dict[tuple[Any, str], list[Any]] = {}
         self._view = LastSliceView()
         self._correction = Placement(self._on_correction_placed)
-        self._beginning = Placement(self._on_beginning_placed)
         ui = panel.ui
         for table, titles in ((ui.keySlicesTable, [_("Slice"), _("Box")]), (ui.reviewTable, [_("Slice"), _("Sure")])):
             table.setColumnCount(len(titles))
@@ -57,7 +55,6 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
         ui.drawKeySliceButton.connect("clicked(bool)", self.draw)
         ui.correctSliceButton.connect("clicked(bool)", lambda *args: self.correct_current_slice())
         ui.keepPaintedButton.connect("clicked(bool)", lambda *args: self.keep_painted_slice())
-        ui.followButton.connect("clicked(bool)", self.follow)
         ui.deleteKeySliceButton.connect("clicked(bool)", lambda *args: self.delete())
         ui.nextDoubtfulButton.connect("clicked(bool)", lambda *args: self.show_most_doubtful())
         ui.keySlicesTable.connect("cellClicked(int,int)", lambda row, column: self._show_key(row))
@@ -75,11 +72,12 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
 
     def draw(self, start: bool = True) -> None:
         """Let the user draw a key slice of the segment in any slice view; again to leave it."""
-        self._start(self._correction, start and self._segment is not None, _("Corrected slice"))
-
-    def follow(self, start: bool = True) -> None:
-        """Let the user draw a box on one slice of a structure that is then followed until it ends."""
-        self._start(self._beginning, start, _("Slice of a structure"))
+        if not start or self._segment is None or self._correction.running:
+            self._correction.cancel()
+        else:
+            name = slicer.mrmlScene.GenerateUniqueName(_("Corrected slice"))
+            self._correction.start(new_key_slice(slicer.mrmlScene, name))
+        self._panel.update()
 
     def correct_current_slice(self) -> None:
         """Put a key slice around what the segment holds in the slice that the user looks at."""
@@ -130,16 +128,13 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
         volume = parameters.inputVolume
         for button in (ui.drawKeySliceButton, ui.correctSliceButton, ui.keepPaintedButton):
             button.enabled = volume is not None and segment_id is not None
-        ui.followButton.enabled = volume is not None
         ui.drawKeySliceButton.checked = self._correction.running
-        ui.followButton.checked = self._beginning.running
         ui.deleteKeySliceButton.enabled = bool(self._keys)
         ui.nextDoubtfulButton.enabled = bool(self._review)
 
     def leave(self) -> None:
         """End a placement that runs."""
         self._correction.cancel()
-        self._beginning.cancel()
 
     def forget(self) -> None:
         """Forget the nodes of a scene that is closed."""
@@ -150,7 +145,6 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
     def close(self) -> None:
         """Follow no node any more."""
         self._correction.close()
-        self._beginning.close()
         self._view.close()
         self.forget()
         self.removeObservers()
@@ -160,13 +154,6 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
             action()
         except ValueError as error:
             self._panel.tell(str(error), error=True)
-
-    def _start(self, placement: Placement, start: bool, name: str) -> None:
-        if not start or placement.running:
-            placement.cancel()
-        else:
-            placement.start(new_key_slice(slicer.mrmlScene, slicer.mrmlScene.GenerateUniqueName(name)))
-        self._panel.update()
 
     def _correct_current_slice(self) -> None:
         volume, segmentation, segment_id = self._chosen()
@@ -217,12 +204,6 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
         if roi is not None and self._flatten(roi) and self._segment is not None:
             self._belong(roi, self._segment)
             self._again(self._segment)
-        self._panel.update()
-
-    def _on_beginning_placed(self, roi: Any) -> None:
-        if roi is not None and self._flatten(roi):
-            volume = self._panel.parameters.inputVolume
-            self._panel.segment(lambda: [(roi, Structure.of_roi(volume, None, key_slices=[roi]))])
         self._panel.update()
 
     def _flatten(self, roi: Any) -> bool:

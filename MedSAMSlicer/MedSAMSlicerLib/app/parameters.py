@@ -1,7 +1,9 @@
 """What the user has chosen in the module, as the scene saves it."""
 
+from typing import Annotated
+
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
-from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 
 @parameterNodeWrapper
@@ -11,6 +13,7 @@ class MedSAMSlicerParameterNode:
     inputVolume - the CT or MRI to segment.
     window - the range of intensities that the model sees, see `MedSAMSlicerLib.volume.intensity.resolve_window`.
     previewWindow - whether the views show the volume through this window.
+    limit - how far a box on one slice is followed to either side, in millimeters; 0 for no limit.
     segmentation - receives the segments.
     segmentID - the segment that is corrected.
     useEditingRules - whether Segment Editor's masking section holds.
@@ -20,6 +23,7 @@ class MedSAMSlicerParameterNode:
     inputVolume: vtkMRMLScalarVolumeNode
     window: str = "auto"
     previewWindow: bool = False
+    limit: Annotated[float, WithinRange(0.0, 1000.0)] = 0.0
     segmentation: vtkMRMLSegmentationNode
     segmentID: str = ""
     useEditingRules: bool = False

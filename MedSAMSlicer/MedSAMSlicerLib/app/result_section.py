@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import slicer
+import slicer.util
 from slicer.i18n import tr as _
 
+from MedSAMSlicerLib.app.segment_editor import segment_editor_node
 from MedSAMSlicerLib.app.settings import remember, setting
 from MedSAMSlicerLib.mrml.boxes import bind
+from MedSAMSlicerLib.mrml.history import Undone
+from MedSAMSlicerLib.mrml.outcomes import told
 from MedSAMSlicerLib.mrml.structure import Structure
+from MedSAMSlicerLib.volume.steps import Outcome
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.panel import Panel
@@ -19,11 +24,14 @@ if TYPE_CHECKING:
 Read = Callable[[], Sequence[tuple[Any, Structure]]]
 
 
-class ResultSection:
+class ResultSection(slicer.util.VTKObservationMixin):
     """Runs segmentations and shows how far they are."""
 
     def __init__(self, panel: Panel) -> None:
+        super().__init__()
         self._panel = panel
+        self._segmentation: Any = None
+        self._made: dict[Any, tuple[Any, str]] = {}
         self._job: Any = None
         self._next: Read | None = None
         self._start = 0.0
@@ -50,23 +58,24 @@ class ResultSection:
             return
         panel, parameters = self._panel, self._panel.parameters
         try:
-            segmentation = panel.segmentation()
+            volume, segmentation = parameters.inputVolume, panel.segmentation()
             pairs = read()
             self._job = panel.logic.startSegmentation(
-                parameters.inputVolume,
+                volume,
                 segmentation,
                 [structure for _roi, structure in pairs],
                 {
                     "onStep": lambda step: self._on_step(step, pairs, segmentation),
                     "onMessage": panel.tell,
-                    "onEnd": self._on_end,
+                    "onEnd": lambda error, outcomes: self._on_end(error, outcomes, volume, segmentation),
                     "keepOnStop": lambda: self._next is None and setting("keepOnCancel") == "true",
                 },
                 model=setting("model"),
                 device=setting("device"),
                 window=parameters.window,
                 first=panel.corrections.slice_in_view(),
-                editor_node=_segment_editor_node() if parameters.useEditingRules else None,
+                limit=parameters.limit or None,
+                editor_node=segment_editor_node() if parameters.useEditingRules else None,
             )
         except (ValueError, RuntimeError, OSError) as error:
             panel.tell(str(error), error=True)
@@ -85,15 +94,11 @@ class ResultSection:
 
     def undo(self) -> None:
         """Take the last segmentation back."""
-        if not self.running and self._panel.parameters.segmentation is not None:
-            self._panel.logic.undo(self._panel.parameters.segmentation)
-            self._panel.update()
+        self._revert(self._panel.logic.undo, _("Undone: {names}."))
 
     def redo(self) -> None:
         """Bring back what was undone."""
-        if not self.running and self._panel.parameters.segmentation is not None:
-            self._panel.logic.redo(self._panel.parameters.segmentation)
-            self._panel.update()
+        self._revert(self._panel.logic.redo, _("Brought back: {names}."))
 
     def update(self, missing: str) -> None:
         """Enable what can be done.
@@ -101,12 +106,18 @@ class ResultSection:
         :param missing: what has to be given before anything can be segmented; empty if nothing.
         """
         ui, segmentation = self._panel.ui, self._panel.parameters.segmentation
+        self._follow(segmentation)
         ui.segmentButton.enabled = not missing and not self.running
         ui.segmentButton.toolTip = missing or _("Segment what the ticked boxes hold.")
         ui.cancelButton.enabled = self.running
         session = self._panel.logic.session
-        ui.undoButton.enabled = not self.running and segmentation is not None and session.can_undo(segmentation)
-        ui.redoButton.enabled = not self.running and segmentation is not None and session.can_redo(segmentation)
+        for button, outlook, can, nothing in (
+            (ui.undoButton, session.undoable, _("Take back: {names}."), _("There is no segmentation to take back.")),
+            (ui.redoButton, session.redoable, _("Bring back: {names}."), _("There is nothing to bring back.")),
+        ):
+            undone = outlook(segmentation) if segmentation is not None and not self.running else Undone()
+            button.enabled = bool(undone)
+            button.toolTip = _said(undone, can) or nothing
         ui.show3DButton.enabled = segmentation is not None and segmentation.GetSegmentation().GetNumberOfSegments() > 0
         surface = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
         ui.show3DButton.checked = segmentation is not None and segmentation.GetSegmentation().ContainsRepresentation(
@@ -114,18 +125,43 @@ class ResultSection:
         )
 
     def close(self) -> None:
-        """Stop what runs; what it belongs to is going away."""
+        """Stop what runs and follow no node any more; what it belongs to is going away."""
+        self._follow(None)
         self._next = None
         if self._job is not None:
             self._job.stop()
 
+    def _follow(self, segmentation: Any) -> None:
+        """Observe what is done to a segmentation elsewhere: it decides on what can be undone."""
+        if segmentation is self._segmentation:
+            return
+        self.removeObservers(self._on_segments_changed)
+        self._segmentation = segmentation
+        events = slicer.vtkSegmentation
+        for event in (
+            events.SegmentAdded,
+            events.SegmentRemoved,
+            events.SegmentModified,
+            events.RepresentationModified,
+        ):
+            if segmentation is not None:
+                self.addObserver(segmentation, event, self._on_segments_changed)
+
+    def _on_segments_changed(self, _segmentation: Any, _event: Any) -> None:
+        if not self.running:
+            self._panel.update()
+
     def _on_step(self, step: Any, pairs: Sequence[tuple[Any, Structure]], segmentation: Any) -> None:
-        roi = pairs[step.structure][0]
-        if roi is not None and roi.GetScene() is not None:
-            bind(roi, segmentation, step.segment_id)
+        if (roi := pairs[step.structure][0]) is not None:
+            self._made[roi] = (segmentation, step.segment_id)
         bar = self._panel.ui.progressBar
         bar.maximum, bar.value = step.total, step.done
-        if step.done < step.total:
+        if pairs[step.structure][1].is_followed and not step.result.final:
+            bar.maximum = 0  # how many slices there are is to be found
+            self._panel.tell(
+                _("Following {name}: slice {slice}").format(name=pairs[step.structure][1].name, slice=step.result.index)
+            )
+        elif step.done < step.total:
             left = (time.monotonic() - self._start) / step.done * (step.total - step.done)
             self._panel.tell(
                 _("Slice {done} of {total}, about {left} s left").format(
@@ -135,8 +171,11 @@ class ResultSection:
         else:
             self._panel.tell(_("Fitting the slices together…"))
 
-    def _on_end(self, error: BaseException | None) -> None:
+    def _on_end(
+        self, error: BaseException | None, outcomes: Mapping[str, Outcome], volume: Any, segmentation: Any
+    ) -> None:
         stopped, self._job = self._job is not None and self._job.stopped, None
+        self._bind()
         bar = self._panel.ui.progressBar
         bar.maximum, bar.value = 100, 0 if error or stopped else 100
         if error is not None:
@@ -144,11 +183,37 @@ class ResultSection:
         elif stopped:
             self._panel.tell(_("Stopped."))
         else:
-            self._panel.tell(_("Done in {seconds} s.").format(seconds=round(time.monotonic() - self._start, 1)))
+            sentences = [_("Done in {seconds} s.").format(seconds=round(time.monotonic() - self._start, 1))]
+            for segment_id, outcome in outcomes.items():
+                if said := " ".join(told(outcome)):
+                    name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
+                    sentences.append(f"{name}: {said}")
+            self._panel.tell(" ".join(sentences))
+        self._panel.boxes.fit(volume, segmentation)
         self._panel.update()
         following, self._next = self._next, None
         if following is not None and self._panel.parameters is not None:
             self.segment(following)
+
+    def _revert(self, revert: Callable[[Any], Undone], done: str) -> None:
+        volume, segmentation = self._panel.parameters.inputVolume, self._panel.parameters.segmentation
+        if self.running or segmentation is None:
+            return
+        try:
+            if undone := revert(segmentation):
+                self._panel.tell(_said(undone, done))
+        except ValueError as error:
+            self._panel.tell(str(error), error=True)
+        self._panel.boxes.fit(volume, segmentation)
+        self._panel.update()
+
+    def _bind(self) -> None:
+        """Let each box belong to the segment that was made from it, if the run has left it there."""
+        made, self._made = self._made, {}
+        for roi, (segmentation, segment_id) in made.items():
+            segment = segmentation.GetSegmentation().GetSegment(segment_id)
+            if None not in (segment, roi.GetScene(), segmentation.GetScene()):
+                bind(roi, segmentation, segment_id)
 
     def _show_3d(self, show: bool) -> None:
         segmentation = self._panel.parameters.segmentation
@@ -159,6 +224,7 @@ class ResultSection:
         self._panel.update()
 
 
-def _segment_editor_node() -> Any:
-    """Return the parameters of the Segment Editor module; None if it was never opened."""
-    return slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+def _said(undone: Undone, text: str) -> str:
+    """Say which segments an undo is about, and which it leaves as they are."""
+    names = text.format(names=", ".join(undone.names)) if undone else ""
+    return f"{names} {undone.left[:1].upper()}{undone.left[1:]}".strip()

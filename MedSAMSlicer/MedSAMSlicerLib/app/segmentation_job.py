@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from MedSAMSlicerLib.app.worker import Job, Stoppable
-from MedSAMSlicerLib.mrml.task import SceneChangedError, SegmentationTask, Step
+from MedSAMSlicerLib.mrml.task import SegmentationTask, Step
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.volume.steps import Predictor
+    from MedSAMSlicerLib.volume.steps import Outcome, Predictor
 
 Load = Callable[[str | None], "Predictor"]
 
@@ -22,7 +22,7 @@ def segmentation_job(
     *,
     onStep: Callable[[Step], None],
     onMessage: Callable[[str], None],
-    onEnd: Callable[[BaseException | None], None],
+    onEnd: Callable[[BaseException | None, Mapping[str, Outcome]], None],
     keepOnStop: Callable[[], bool],
 ) -> Job:
     """Make a job of a task.
@@ -30,7 +30,8 @@ def segmentation_job(
     :param load: returns the model on a device ("cpu", ...; None for the chosen one); called in the thread.
     :param onStep: called after every slice.
     :param onMessage: called with what the user should know meanwhile.
-    :param onEnd: called when the segments are as they stay: with the error, or None.
+    :param onEnd: called when the segments are as they stay: with the error, or None, and by segment ID what the user
+        should know of each.
     :param keepOnStop: whether slices that are done when the job is stopped stay, or all is as before.
     """
 
@@ -59,10 +60,10 @@ def segmentation_job(
                 task.keep()
             else:
                 task.roll_back()
-        except SceneChangedError as changed:
+        except Exception as failed:
             task.roll_back()
-            error = error or changed
-        onEnd(error)
+            error = error or failed
+        onEnd(error, task.outcomes)
 
     job = Job(compute, take, end)
     return job

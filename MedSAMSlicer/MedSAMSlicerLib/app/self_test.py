@@ -12,10 +12,11 @@ import slicer
 import slicer.util
 
 from MedSAMSlicerLib.app.requirements import missing_torch, missing_weights
-from MedSAMSlicerLib.mrml.boxes import is_ticked, structure_boxes, tick
-from MedSAMSlicerLib.mrml.markups import wrap_voxels
+from MedSAMSlicerLib.mrml.boxes import is_ticked, show_depth, structure_boxes, tick
+from MedSAMSlicerLib.mrml.markups import ijk_corners, wrap_voxels
 from MedSAMSlicerLib.mrml.segments import segment_mask
 from MedSAMSlicerLib.mrml.session import SegmentationSession
+from MedSAMSlicerLib.mrml.slice_boxes import is_on_slice, lay
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.geometry import voxel_box_corners
@@ -71,6 +72,22 @@ class SelfTest(unittest.TestCase):
         self.assertTrue(session.undo(self.segmentation))
         self.assertEqual(self.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
 
+    def test_a_box_on_one_slice_is_followed_and_its_depth_is_found(self) -> None:
+        """The box takes the depth of the ball, and is a 3-D box once its depth is set."""
+        lay(self.roi, self.volume, 2, int(_CENTER[2]))
+        self.assertTrue(is_on_slice(self.roi))
+        session = SegmentationSession(_BoxFiller())
+        segment_id = session.segment(self.volume, self.roi, self.segmentation)
+        found = np.flatnonzero(segment_mask(self.segmentation, segment_id, self.volume).any(axis=(1, 2)))
+        self.assertEqual(found.tolist(), list(range(_FIRST[2], _LAST[2] + 1)))
+        show_depth(self.roi, self.volume, self.segmentation, segment_id)
+        depth = ijk_corners(self.roi, self.volume)[:, 2]
+        np.testing.assert_allclose([depth.min(), depth.max()], [_FIRST[2] - 0.5, _LAST[2] + 0.5], atol=0.01)
+        self.assertTrue(is_on_slice(self.roi))
+        x, y, z = self.roi.GetSize()
+        self.roi.SetSize(x, y, z + 3)
+        self.assertFalse(is_on_slice(self.roi))
+
     def test_lite_medsam_finds_the_ball(self) -> None:
         """The real model does, if it is on this computer."""
         if missing := missing_torch() or missing_weights("lite"):
@@ -92,6 +109,7 @@ class _BoxFiller:
     """Takes the place of a model: its masks are the boxes."""
 
     key = "box filler"
+    side = 256
 
     def encode(self, image: np.ndarray) -> np.ndarray:
         return image
@@ -101,6 +119,9 @@ class _BoxFiller:
         for mask, box in zip(masks, boxes, strict=True):
             mask[int(box.y0) : int(box.y1) + 1, int(box.x0) : int(box.x1) + 1] = 1
         return _Filled(masks if window is None else masks[(slice(None), *window)], np.ones(len(boxes), np.float32))
+
+    def features(self, embedding: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+        return np.zeros((1, 8, 8), dtype=np.float32), (8 / embedding.shape[0], 8 / embedding.shape[1])
 
     def box_around(self, mask: np.ndarray) -> Any:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -43,6 +43,15 @@ class LastSliceView(slicer.util.VTKObservationMixin):
         self._node = crosshair.GetCursorPositionXYZ(position) or self._node
 
 
+def slice_node_under_mouse() -> Any:
+    """Return the slice node of the view that the mouse is in; None if that is a 3-D view or none."""
+    nodes = (
+        crosshair.GetCursorPositionXYZ([0.0, 0.0, 0.0])
+        for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode")
+    )
+    return next((node for node in nodes if node is not None), None)
+
+
 def jump_to(position: Sequence[float]) -> None:
     """Show a position (RAS) in all slice views."""
     manager = slicer.app.layoutManager()

@@ -3,46 +3,54 @@
 from __future__ import annotations
 
 import argparse
-import csv
+import contextlib
 import functools
+import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedSAMSlicerLib.cli.segment import check_arguments, require_slicer_core, segment_volume
+from MedSAMSlicerLib.cli.claim import Claim
+from MedSAMSlicerLib.cli.messages import sentence
+from MedSAMSlicerLib.cli.ranks import rank_and_size
+from MedSAMSlicerLib.cli.segment import check_arguments, check_files, outputs_of, require_slicer_core, segment_volume
+from MedSAMSlicerLib.cli.table import PROMPTS, read_table
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.volume.files import Volume
 
-_COLUMNS = ("volume", "output", "box", "roi", "name", "window", "axis", "propagation", "snapshot", "json")
+# Options that change where or how something is computed, but not what.
+_NO_MATTER = ("batch", "device", "embeddings", "debug", "run", "wrong_usage")
 
 
 def run_batch(args: argparse.Namespace) -> int:
     """Segment the cases of a table and print one JSON object a line for each; 1 where some failed.
 
-    A case whose output is there already is skipped, so that the same command goes on where it was interrupted. Under
-    torchrun every process takes its share of the table (``RANK``, ``WORLD_SIZE``) and its own GPU (``LOCAL_RANK``).
+    A case whose files are all there and made from its row is skipped, so that the same command goes on where it was
+    interrupted; one that another process works at is left to it. Under torchrun every process takes its share of the
+    table (``RANK``, ``WORLD_SIZE``) and its own GPU (``LOCAL_RANK``).
     """
-    rows = _read_table(args.batch)
-    rank, processes = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
-    cases = [_Case(args, number, row) for number, row in enumerate(rows, start=1)][rank::processes]
+    rank, processes = rank_and_size()
+    cases = [_Case(args, number, row) for number, row in enumerate(read_table(args.batch), start=1)]
+    check_files({f" of row {case.number}": case.arguments for case in cases if case.arguments})
     with require_slicer_core():
         from MedSAMSlicerLib.headless import scene  # noqa: F401
     load = functools.cache(lambda: _load(args))
     failed = False
-    for case, reading in _read_ahead(cases):
-        if reading is None:
-            result: dict[str, Any] = {"state": "skipped"}
-        else:
-            # A model that can't be loaded would fail every case: it stops the batch.
-            load()
-            result = _result(case, reading, load)
-        failed |= result["state"] == "failed"
-        print(json.dumps({"row": case.number, "output": case.row["output"], **result}), flush=True)
+    with contextlib.closing(_read_ahead(cases[rank::processes])) as pending:
+        for case, reading in pending:
+            if isinstance(reading, dict):
+                result = reading
+            else:
+                # A model that can't be loaded would fail every case: it stops the batch.
+                load()
+                result = _result(case, reading, load)
+            failed |= result["state"] == "failed"
+            print(json.dumps({"row": case.number, "output": case.row["output"], **result}), flush=True)
     return int(failed)
 
 
@@ -50,91 +58,139 @@ def _result(case: _Case, reading: Future[Volume], load: Callable[[], Any]) -> di
     """Segment a case and return its figures, or why it failed."""
     start = time.monotonic()
     try:
-        report = segment_volume(case.arguments(), reading.result(), load)
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        return {"state": "failed", "error": " ".join(str(error).split()) or type(error).__name__}
+        volume = reading.result()
+        case.claim.begin()
+        report = segment_volume(case.arguments, volume, load)
+        case.claim.end()
+    except Exception as error:
+        return _failure(error)
     voxels = {segment["name"]: segment["voxels"] for segment in report["segments"]}
     return {"state": "done", "voxels": voxels, "seconds": round(time.monotonic() - start, 3)}
 
 
+def _failure(error: Exception) -> dict[str, Any]:
+    return {"state": "failed", "error": sentence(error)}
+
+
 class _Case:
-    """A row of the table, to be turned into the arguments of one run."""
+    """A row of the table, turned into the arguments of one run.
+
+    ``arguments`` is None where a value is missing or wrong; ``check`` tells.
+    """
+
+    claim: Claim
 
     def __init__(self, options: argparse.Namespace, number: int, row: dict[str, str]) -> None:
         self.options = options
         self.number = number
         self.row = row
         self.folder = options.batch.parent
+        self.arguments: Any = None
+        with contextlib.suppress(ValueError):
+            self.arguments = self._read_row()
 
-    @property
-    def is_done(self) -> bool:
-        return (self.folder / self.row["output"]).is_file()
+    def check(self) -> dict[str, Any] | None:
+        """Claim the row, and return its result if there is nothing to do: it is wrong, done, or taken."""
+        try:
+            arguments = self.arguments or self._read_row()
+            check_arguments(arguments)
+            claim = Claim(list(outputs_of(arguments).values()), self._digest(arguments))
+            if not claim.take():
+                return {"state": "taken"}
+            try:
+                done = claim.is_done()
+            except BaseException:
+                claim.release()
+                raise
+        except Exception as error:
+            return _failure(error)
+        if done:
+            claim.release()
+            return {"state": "skipped"}
+        self.claim = claim
+        return None
 
-    def arguments(self) -> argparse.Namespace:
+    def read(self) -> Volume:
+        """Read the volume of the row."""
+        from MedSAMSlicerLib.volume.files import read_volume
+
+        return read_volume(self.arguments.volume)
+
+    def _read_row(self) -> argparse.Namespace:
         """Return the command line's options with those of the row in their place.
 
         :raises ValueError: if a value is missing or wrong.
         """
         row = self.row
-        if not row["volume"] or bool(row.get("box")) == bool(row.get("roi")):
-            raise ValueError(f"Row {self.number} needs a volume, and either a box or an ROI: fill in these columns.")
-        try:
-            box = [int(number) for number in row.get("box", "").split()]
-        except ValueError as error:
+        if not row["volume"] or sum(bool(row.get(name)) for name in PROMPTS) != 1:
             raise ValueError(
-                f"The box {row['box']!r} of row {self.number} must be six whole numbers, I0 J0 K0 I1 J1 K1."
-            ) from error
+                f"Row {self.number} needs a volume, and one of box, slice_box and roi: fill in these columns."
+            )
+        box = self._value("box", _whole_numbers, "six whole numbers, I0 J0 K0 I1 J1 K1")
+        slice_box = self._value("slice_box", _whole_numbers, "five whole numbers, K X0 Y0 X1 Y1")
+        limit = self._value("limit", float, "one number, in millimeters")
+        if limit is not None and not slice_box:
+            raise ValueError(f"Row {self.number} has a limit, which is for a slice_box: leave it out.")
         values: dict[str, Any] = {name: row[name] for name in ("window", "axis", "propagation") if row.get(name)}
         values |= {name: self.folder / row[name] for name in ("volume", "output", "snapshot") if row.get(name)}
         if row.get("json"):
             values["json"] = str(self.folder / row["json"])
         roi = [self.folder / path.strip() for path in row["roi"].split(";")] if row.get("roi") else None
         names = [name.strip() for name in row["name"].split(";")] if row.get("name") else []
-        return argparse.Namespace(**{**vars(self.options), **values, "box": box, "roi": roi, "name": names})
+        if limit is not None:
+            values["limit"] = limit
+        values |= {"box": box, "slice_box": slice_box, "roi": roi, "name": names}
+        return argparse.Namespace(**{**vars(self.options), **values})
 
-    def read(self) -> Volume:
-        """Check the row and read its volume."""
-        from MedSAMSlicerLib.volume.files import read_volume
+    def _value(self, column: str, convert: Callable[[str], Any], expected: str) -> Any:
+        """Convert the text of a column; None if it is empty.
 
-        arguments = self.arguments()
-        check_arguments(arguments)
-        return read_volume(arguments.volume)
+        :raises ValueError: if it is something else than expected.
+        """
+        text = self.row.get(column)
+        try:
+            return convert(text) if text else None
+        except ValueError as error:
+            raise ValueError(f"The {column} {text!r} of row {self.number} must be {expected}.") from error
 
+    def _digest(self, arguments: argparse.Namespace) -> str:
+        """Digest all that the result depends on: the row, the options, and the files that are read."""
+        from MedSAMSlicerLib.loading import file_state
 
-def _read_table(path: Path) -> list[dict[str, str]]:
-    """Read the rows of a table, and refuse one that can't be meant so."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, restval="")
-        columns = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = columns
-        rows = list(reader)
-    if unknown := [name for name in columns if name not in _COLUMNS]:
-        raise ValueError(f"{path} has the column {unknown[0]!r}: the columns may be {', '.join(_COLUMNS)}.")
-    if missing := [name for name in ("volume", "output") if name not in columns]:
-        raise ValueError(f"{path} has no column {missing[0]!r}: its first line must name the columns.")
-    for number, row in enumerate(rows, start=1):
-        if None in row:
-            raise ValueError(
-                f"Row {number} of {path} has more cells than the first line: put texts with commas in quotes."
-            )
-    outputs = [row["output"] for row in rows]
-    for output in outputs:
-        if not output or outputs.count(output) > 1:
-            raise ValueError(
-                f"The output {output!r} is in {outputs.count(output)} rows of {path}: give each its own file."
-            )
-    return rows
+        options = {name: str(value) for name, value in vars(self.options).items() if name not in _NO_MATTER}
+        paths = (arguments.volume, *(arguments.roi or ()), Path(arguments.model))
+        files = [path for path in paths if path.is_file()]
+        content = json.dumps([self.row, options, [file_state(str(path)) for path in files]], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _read_ahead(cases: list[_Case]) -> Iterator[tuple[_Case, Future[Volume] | None]]:
-    """Yield every case with its volume, while a thread reads the next one; None where its output is there already."""
+def _whole_numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split()]
+
+
+def _read_ahead(cases: list[_Case]) -> Generator[tuple[_Case, Future[Volume] | dict[str, Any]], None, None]:
+    """Yield every case with its volume, while a thread reads the next one; with its result where that is known."""
+    ahead: list[tuple[_Case, Future[Volume] | dict[str, Any]]] = []
     with ThreadPoolExecutor(max_workers=1) as reader:
-        ahead: list[tuple[_Case, Future[Volume] | None]] = []
-        for case in cases:
-            ahead.append((case, None if case.is_done else reader.submit(case.read)))
-            if len(ahead) > 1:
-                yield ahead.pop(0)
-        yield from ahead
+        try:
+            for case in cases:
+                ahead.append((case, case.check() or reader.submit(case.read)))
+                if len(ahead) > 1:
+                    yield ahead[0]
+                    _release(*ahead.pop(0))
+            while ahead:
+                yield ahead[0]
+                _release(*ahead.pop(0))
+        finally:
+            for held in ahead:
+                _release(*held)
+
+
+def _release(case: _Case, reading: Future[Volume] | dict[str, Any]) -> None:
+    """Let other processes have a row that was claimed."""
+    if not isinstance(reading, dict):
+        reading.cancel()
+        case.claim.release()
 
 
 def _load(args: argparse.Namespace) -> Any:

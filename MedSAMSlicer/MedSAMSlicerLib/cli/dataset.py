@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedSAMSlicerLib.cli.outputs import RunFiles, check_json
 from MedSAMSlicerLib.cli.progress import ProgressBar
 from MedSAMSlicerLib.cli.segment import write_json
 
@@ -40,6 +41,11 @@ def add_parser(subparsers: _Subparsers) -> None:
     command.add_argument("--window", default="auto", help="intensity window of all images, as for segment")
     command.add_argument(
         "--name", nargs="+", default=[], metavar="LABEL=NAME", help="names of the labels of label maps, such as 5=liver"
+    )
+    command.add_argument(
+        "--verbose",
+        action="store_true",
+        help="tell which file became which case; whoever reads this knows the patients behind the pseudonyms",
     )
     command.set_defaults(run=_add)
 
@@ -77,6 +83,7 @@ def _add_data(command: argparse.ArgumentParser) -> None:
 def _add(args: argparse.Namespace) -> int:
     """Add what is right, and tell what is not; 1 if anything was left out."""
     from MedSAMSlicerLib.dataset.pairs import IMAGES, LABELS, add_pairs, find_pairs
+    from MedSAMSlicerLib.dataset.patients import Pseudonyms
     from MedSAMSlicerLib.dataset.site import SiteDataset
 
     names = _names(args.name)
@@ -89,6 +96,9 @@ def _add(args: argparse.Namespace) -> int:
             "Give the patterns of your files."
         )
     known = (args.data / "dataset.json").exists()
+    if known:
+        # What is wrong with it is wrong for all pairs.
+        Pseudonyms.read(args.data / "patients.key")
     dataset = SiteDataset.open(args.data) if known else SiteDataset.create(args.data)
     problems = [f"{path}: no labels match it" for path in found.images_alone]
     problems += [f"{path}: no image matches it" for path in found.labels_alone]
@@ -96,11 +106,13 @@ def _add(args: argparse.Namespace) -> int:
     with ProgressBar(len(found.pairs), "Adding", "cases") as bar:
         for done, addition in enumerate(add_pairs(dataset, found.pairs, window=args.window, names=names), start=1):
             bar.update(done)
-            if addition.case:
-                # Only here it is told which file became which case: file names may be those of patients.
-                added.append(f"{addition.case.id}  {addition.case.patient}  {addition.pair.image}")
+            if case := addition.case:
+                # Which file became which case is told only to who asks: paths may have the names of patients.
+                source = f"  {addition.pair.image}" if args.verbose else ""
+                added.append(f"{case.id}  {case.patient}{source}")
             if addition.text:
-                problems.append(f"{addition.pair.image}: {addition.text}")
+                same = f" It is {addition.same.id}." if addition.same and args.verbose else ""
+                problems.append(f"{addition.pair.image}: {addition.text}{same}")
     for problem in problems:
         print(problem, file=sys.stderr)
     for line in added:
@@ -115,6 +127,9 @@ def _check(args: argparse.Namespace) -> int:
     from MedSAMSlicerLib.dataset.site import SiteDataset
 
     dataset = SiteDataset.open(args.data)
+    files = RunFiles()
+    files.reads_dataset(args.data)
+    check_json(files, args.json)
     with ProgressBar(len(dataset.cases), "Checking", "cases") as bar:
         findings = check(dataset, bar.update)
     if args.json:
@@ -189,7 +204,7 @@ def _names(texts: list[str]) -> dict[int, str]:
     names = {}
     for text in texts:
         label, equals, name = text.partition("=")
-        if not label.isdigit() or not equals or not name:
+        if not (label.isascii() and label.isdigit() and len(label) < 10) or not equals or not name:
             raise ValueError(f"--name takes LABEL=NAME, such as 5=liver, not {text!r}.")
         names[int(label)] = name
     return names

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedSAMSlicerLib.cli.outputs import RunFiles, check_json
 from MedSAMSlicerLib.cli.segment import write_json
 
 if TYPE_CHECKING:
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+# Atlases of the whole brain have some 200 labels; an image has as many values, or more.
+_MOST_LABELS = 500
 
 
 def add_parser(subparsers: _Subparsers) -> None:
@@ -34,18 +39,31 @@ def run(args: argparse.Namespace) -> int:
     from MedSAMSlicerLib.volume.labels import read_labels
     from MedSAMSlicerLib.volume.metrics import agreement
 
-    if args.tolerance_mm < 0:
-        raise ValueError(f"The tolerance {args.tolerance_mm:g} mm is negative: give 0 or more.")
+    if not 0 <= args.tolerance_mm < math.inf:
+        raise ValueError(f"The tolerance {args.tolerance_mm:g} mm is negative or no number: give 0 or more.")
     if args.prediction_label is not None and args.label is None:
         raise ValueError("--prediction-label needs --label: say which label of the reference it stands for.")
+    files = RunFiles()
+    files.reads("prediction", args.prediction)
+    files.reads("reference", args.reference)
+    check_json(files, args.json)
     reference = read_labels(args.reference)
-    prediction = read_labels(args.prediction)
-    if not prediction.same_grid(reference):
-        print("The files have different voxel grids: the prediction is resampled (nearest neighbor).", file=sys.stderr)
-        prediction = prediction.resampled_to(reference)
     values = [args.label] if args.label is not None else reference.values()
     if not values:
         raise ValueError(f"{args.reference} has no label: there is nothing to compare with.")
+    if len(values) > _MOST_LABELS:
+        raise ValueError(
+            f"{args.reference} has {len(values)} different values: is it an image? Give a label map, or one --label."
+        )
+    prediction = read_labels(args.prediction)
+    if not prediction.same_grid(reference):
+        if not prediction.overlaps(reference):
+            raise ValueError(
+                f"{args.prediction} and {args.reference} lie at different places and share no voxel: is one of them of "
+                "another patient, or has it lost its position?"
+            )
+        print("The files have different voxel grids: the prediction is resampled (nearest neighbor).", file=sys.stderr)
+        prediction = prediction.resampled_to(reference)
     rows = []
     for value in values:
         predicted = value if args.prediction_label is None else args.prediction_label

@@ -3,45 +3,69 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 
 from MedSAMSlicerLib import __version__
-from MedSAMSlicerLib.cli import dataset, demo, evaluate, models, report, segment, train
+from MedSAMSlicerLib.cli import dataset, demo, evaluate, interrupt, models, report, segment, streams, train
+from MedSAMSlicerLib.cli.messages import sentence
 
 EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0 success, 1 error, 2 wrong usage, 130 interrupted."""
+    streams.complete()
     parser = argparse.ArgumentParser(
         prog="medsam-slicer", description="Segment organs and lesions in CT and MRI volumes from boxes, with MedSAM."
     )
     parser.add_argument("--version", action="version", version=f"medsam-slicer {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
+    parser.add_argument(
+        "--debug", action="store_true", help="show where an error comes from, and what libraries say on their own"
+    )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (segment, evaluate, dataset, train, report, models, demo):
         command.add_parser(subparsers)
     args = parser.parse_args(arguments)
+    with streams.loud() if args.debug else streams.quiet():
+        code, text = _run(args)
+        # It has ended: nothing may follow this line, nor take its place.
+        interrupt.ignore()
+        if text:
+            print(f"medsam-slicer: {text}", file=sys.stderr)
+    return code
+
+
+def _run(args: argparse.Namespace) -> tuple[int, str]:
+    """Run a command, and return its exit code and what is to be said of it."""
     try:
+        _check_text(args)
         code = int(args.run(args))
         _flush_output()
-        return code
+        return code, ""
     except KeyboardInterrupt:
-        print("\nmedsam-slicer: interrupted; no file is half-written", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return interrupt.EXIT_INTERRUPTED, interrupt.TEXT
     except BrokenPipeError:
         # The reader of our output (head, less) has left: that is no error of ours.
-        _discard_output()
-        return EXIT_ERROR
-    except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
+        streams.discard_output()
+        return EXIT_ERROR, ""
+    except Exception as error:
+        if interrupt.waits():
+            return interrupt.EXIT_INTERRUPTED, interrupt.TEXT
         if args.debug:
             traceback.print_exc()
-        else:
-            print(f"medsam-slicer: error: {_one_line(error)}", file=sys.stderr)
-        return EXIT_ERROR
+            return EXIT_ERROR, ""
+        return EXIT_ERROR, f"error: {sentence(error)}"
+
+
+def _check_text(args: argparse.Namespace) -> None:
+    """Refuse what is no text in this system's encoding: native libraries would abort over such a path."""
+    for value in vars(args).values():
+        for text in map(str, value if isinstance(value, list) else [value]):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{text!a} is no valid UTF-8: rename the file or folder.") from error
 
 
 def _flush_output() -> None:
@@ -49,18 +73,5 @@ def _flush_output() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        _discard_output()
+        streams.discard_output()
         raise
-
-
-def _discard_output() -> None:
-    """Keep what can't be written from failing once more at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "there is not enough memory: close other programs, or crop the volume"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__

@@ -79,7 +79,9 @@ def _fetch(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     """Copy a file of the user's into the store."""
-    path = WeightsStore().import_file(args.name, args.file)
+    from MedSAMSlicerLib.loading import import_weights
+
+    path = import_weights(args.name, args.file, WeightsStore())
     print(f"Imported {args.name}: {path}")
     return 0
 

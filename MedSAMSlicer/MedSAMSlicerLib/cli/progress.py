@@ -61,8 +61,10 @@ class ProgressBar:
 
     def _line(self, done: int, now: float) -> str:
         """Return the text for this moment."""
-        filled = min(_BAR_CELLS, _BAR_CELLS * done // self._total) if self._total else 0
-        percent = 100 * done // self._total if self._total else 0
+        if not self._total:
+            return f"{self._label} {self._amount(done)}"
+        filled = min(_BAR_CELLS, _BAR_CELLS * done // self._total)
+        percent = 100 * done // self._total
         line = f"{self._label} [{'#' * filled}{'.' * (_BAR_CELLS - filled)}] {percent:3d} % {self._amount(done)}"
         first_at, first_done = self._first or (now, done)
         if done > first_done and now > first_at:
@@ -71,10 +73,10 @@ class ProgressBar:
         return line
 
     def _amount(self, done: int) -> str:
-        """Return the done and the total with their unit."""
+        """Return the done and the total, where it is known, with their unit."""
         if self._unit == "B":
-            return f"{done / 1e6:.1f}/{self._total / 1e6:.1f} MB"
-        return f"{done}/{self._total} {self._unit}"
+            return f"{done / 1e6:.1f}/{self._total / 1e6:.1f} MB" if self._total else f"{done / 1e6:.1f} MB"
+        return f"{done}/{self._total} {self._unit}" if self._total else f"{done} {self._unit}"
 
     def _rate(self, rate: float) -> str:
         """Return the speed with its unit."""

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedSAMSlicerLib.cli.outputs import RunFiles, check_json, check_output
 from MedSAMSlicerLib.cli.progress import ProgressBar
 from MedSAMSlicerLib.cli.segment import write_json
 
@@ -32,8 +33,8 @@ def add_parser(subparsers: _Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate both models on the test cases, write the page and the figures, and print the verdict."""
-    if args.output.suffix.lower() not in (".html", ".htm") or args.output.is_dir():
-        raise ValueError(f"The output {args.output} must be a file that ends with .html.")
+    figures = args.output.with_suffix(".json")
+    _check_files(args, figures)
     from MedSAMSlicerLib.dataset.site import SiteDataset
     from MedSAMSlicerLib.evaluation.comparison import compare
     from MedSAMSlicerLib.evaluation.curves import read_log
@@ -51,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
     base = load_predictor(base_name, args.device)
     if base.key == tuned.key:
         raise ValueError(f"{args.model} and {base_name} are the same model: there is nothing to compare.")
-    # Begun before the work, so that a folder that can't be written to is told at once.
     with atomic_output(args.output) as page:
         done = 0
         with ProgressBar(sum(len(case.labels) for case in cases), "Segmenting", "structures") as bar:
@@ -64,10 +64,23 @@ def run(args: argparse.Namespace) -> int:
             comparison = compare((dataset.load(case) for case in cases), base, tuned, advance)
         report = Report(Path(base_name).name, Path(args.model).name, comparison, log, card)
         page.write_text(render(report), encoding="utf-8")
-        write_json(str(args.output.with_suffix(".json")), report.to_json())
+        write_json(str(figures), report.to_json())
     print(comparison.verdict().text)
     print(f"The report is in {args.output}")
     return 0
+
+
+def _check_files(args: argparse.Namespace, figures: Path) -> None:
+    """Refuse a page or figures that can't be written, or would take the place of what is read."""
+    check_output("output", args.output, (".html", ".htm"))
+    files = RunFiles()
+    files.reads_dataset(args.data)
+    for what in ("model", "base"):
+        files.reads_model(what, getattr(args, what) or "")
+    if args.log:
+        files.reads("log", args.log)
+    files.writes("output", args.output)
+    check_json(files, str(figures))
 
 
 def _test_cases(dataset: SiteDataset) -> list[Case]:

@@ -6,12 +6,12 @@ import argparse
 import contextlib
 import json
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedSAMSlicerLib.cli.outputs import RunFiles, check_output
 from MedSAMSlicerLib.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-_LABELMAP_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+_ENDINGS = {
+    "output": (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha"),
+    "snapshot": (".png",),
+    "JSON file": (".json",),
+}
 
 
 def add_parser(subparsers: _Subparsers) -> None:
@@ -40,6 +44,22 @@ def add_parser(subparsers: _Subparsers) -> None:
         action="extend",
         metavar="INDEX",
         help="I0 J0 K0 I1 J1 K1: first and last voxel of a box, both inclusive; six numbers for every box",
+    )
+    prompts.add_argument(
+        "--slice-box",
+        type=int,
+        nargs="+",
+        action="extend",
+        metavar="INDEX",
+        help="K X0 Y0 X1 Y1: a slice along --axis, and the first and last voxel of a box there, both inclusive; X "
+        "counts the lower and Y the higher of the two other axes. The structure is followed from there to both sides "
+        "until it ends. Five numbers for every box",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="MM",
+        help="how far a structure is followed from its --slice-box to either side (default: until it ends)",
     )
     parser.add_argument("--name", nargs="+", default=[], help="names of the segments, in the order of the boxes")
     parser.add_argument(
@@ -65,24 +85,30 @@ def add_parser(subparsers: _Subparsers) -> None:
         "--batch",
         type=Path,
         metavar="TABLE.csv",
-        help="segment one volume per row; the columns are these options: volume, output, box or roi, and at will name, "
-        "window, axis, propagation, snapshot and json. Put ; between several ROIs or names",
+        help="segment one volume per row; the columns are these options: volume, output, one of box, slice_box and "
+        "roi, and at will name, limit, window, axis, propagation, snapshot and json. Put ; between several ROIs or "
+        "names",
     )
     parser.set_defaults(run=run, wrong_usage=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
     """Segment one volume, or those of a table."""
-    single = {"--volume": args.volume, "--output": args.output, "--roi or --box": args.roi or args.box}
+    prompt = args.roi or args.box or args.slice_box
+    single = {"--volume": args.volume, "--output": args.output, "--roi, --box or --slice-box": prompt}
+    optional = {"--name": args.name, "--snapshot": args.snapshot, "--json": args.json}
     if args.batch:
         from MedSAMSlicerLib.cli.batch import run_batch
 
-        if given := [option for option, value in single.items() if value]:
+        if given := [option for option, value in {**single, **optional}.items() if value]:
             args.wrong_usage(f"{', '.join(given)}: with --batch the table says that")
         return run_batch(args)
     if missing := [option for option, value in single.items() if not value]:
         args.wrong_usage(f"the following arguments are required: {', '.join(missing)}")
+    if args.limit is not None and not args.slice_box:
+        args.wrong_usage("--limit says how far a structure is followed from a --slice-box: give one, or leave it out")
     check_arguments(args)
+    check_files({"": args})
     from MedSAMSlicerLib.loading import load_predictor
     from MedSAMSlicerLib.volume.files import read_volume
 
@@ -97,22 +123,40 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     """
     with require_slicer_core():
         from MedSAMSlicerLib.headless.scene import HeadlessScene, save_segmentation
+    from MedSAMSlicerLib.mrml.outcomes import told
     from MedSAMSlicerLib.mrml.segments import segment_part
     from MedSAMSlicerLib.mrml.session import SegmentationSession
     from MedSAMSlicerLib.mrml.structure import Structure
     from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
     from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
+    from MedSAMSlicerLib.volume.files import check_holds
 
+    check_holds(args.output, volume.ijk_to_ras)
     headless = HeadlessScene()
     node = headless.add_volume(volume)
-    rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
-    for roi, name in zip(rois, args.name, strict=False):
-        roi.SetName(name)
+    if args.slice_box:
+        numbers = [args.slice_box[start : start + 5] for start in range(0, len(args.slice_box), 5)]
+        names = [*args.name, *(f"Segment_{number + 1}" for number in range(len(args.name), len(numbers)))]
+        structures = [
+            Structure.of_slice(node, index, box, args.axis, name)
+            for (index, *box), name in zip(numbers, names, strict=True)
+        ]
+    else:
+        rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
+        for roi, name in zip(rois, args.name, strict=False):
+            roi.SetName(name)
+        if args.box:
+            # The voxels themselves: where they are sheared an ROI, which is a cuboid, can't wrap them.
+            boxes = [args.box[start : start + 6] for start in range(0, len(args.box), 6)]
+            structures = [
+                Structure.of_voxels(node, box[:3], box[3:], roi.GetName()) for box, roi in zip(boxes, rois, strict=True)
+            ]
+        else:
+            structures = [Structure.of_roi(node, roi) for roi in rois]
     segmentation = headless.add_segmentation(volume.name, node)
     store = EmbeddingStore(args.embeddings) if args.embeddings else None
     session = SegmentationSession(cache=EmbeddingCache(store=store))
-    structures = [Structure.of_roi(node, roi) for roi in rois]
-    options = {"axis": args.axis, "window": args.window, "propagation": args.propagation}
+    options = {"axis": args.axis, "window": args.window, "propagation": args.propagation, "limit": args.limit}
     task = session.begin(node, segmentation, structures, **options)
     session.predictor = predictor = load()
 
@@ -121,7 +165,8 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     with ProgressBar(task.total, volume.name, "slices") as bar:
         for step in session.run(task):
             first_mask = first_mask or time.monotonic() - start
-            bar.update(step.done)
+            following = structures[step.structure].is_followed and not step.result.final
+            bar.update(step.done, 0 if following else step.total)
     segment_ids = task.segment_ids
     seconds = time.monotonic() - start
 
@@ -143,6 +188,9 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
                 "name": segmentation.GetSegmentation().GetSegment(segment_id).GetName(),
                 "voxels": int(mask.sum()),
                 "milliliters": round(float(mask.sum()) * milliliters, 3),
+                "fragments_dropped": task.outcomes[segment_id].fragments,
+                # The volume's first or last slice, where what was followed had not ended.
+                "open_ends": list(task.outcomes[segment_id].open_ends),
                 # In the order in which they are worth a look.
                 "slices": [
                     {"axis": "ijk"[each.axis], "index": each.index, "confidence": round(each.confidence, 3)}
@@ -156,6 +204,10 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
         print(f"{segment['name']}: {segment['voxels']} voxels, {segment['milliliters']} mL", file=sys.stderr)
         if not segment["voxels"]:
             print(f"{segment['name']}: the model found nothing in this box; is the window right?", file=sys.stderr)
+    for segment_id, outcome in task.outcomes.items():
+        for sentence in told(outcome):
+            name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
+            print(f"{name}: {sentence}", file=sys.stderr)
     if args.json:
         write_json(args.json, report)
     return report
@@ -189,40 +241,43 @@ def write_json(target: str, report: dict[str, Any]) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Find what is wrong with the arguments before minutes of computing are spent on them."""
-    name = args.output.name.lower()
-    if not name.endswith((".seg.nrrd", *_LABELMAP_ENDINGS)):
-        raise ValueError(
-            f"The output {args.output} must end with .seg.nrrd, or with {', '.join(_LABELMAP_ENDINGS)} for a label map."
-        )
-    if args.snapshot and args.snapshot.suffix.lower() != ".png":
-        raise ValueError(f"The snapshot {args.snapshot} must end with .png.")
     if args.box and len(args.box) % 6:
         raise ValueError(f"--box takes six numbers for every box, I0 J0 K0 I1 J1 K1, but {len(args.box)} were given.")
-    count = len(args.roi or []) or len(args.box) // 6
+    if args.slice_box and len(args.slice_box) % 5:
+        raise ValueError(
+            f"--slice-box takes five numbers for every box, K X0 Y0 X1 Y1, but {len(args.slice_box)} were given."
+        )
+    count = len(args.roi or []) or len(args.box or []) // 6 or len(args.slice_box) // 5
     if len(args.name) > count:
         raise ValueError(f"There are {len(args.name)} names for {count} boxes.")
-    targets = [args.output, args.snapshot, None if args.json in (None, "-") else Path(args.json)]
-    for target in targets:
-        if target:
-            _check_writable(target)
+    for what, path in outputs_of(args).items():
+        check_output(what, path, _ENDINGS[what])
 
 
-def _check_writable(path: Path) -> None:
-    """Refuse a file that can't be written, and leave no folder behind where the command fails later."""
-    if path.is_dir():
-        raise ValueError(f"The output {path} is a folder: give the path of a file.")
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"The output folder {folder} can't be written to ({error.strerror}): give another one."
-        ) from error
+def check_files(runs: Mapping[str, argparse.Namespace]) -> None:
+    """Refuse runs that would write over what one of them reads, or two outputs into one file.
+
+    :param runs: what tells a run from the others in messages, such as " of row 2" -> its arguments.
+    """
+    files = RunFiles()
+    for which, args in runs.items():
+        files.reads(f"volume{which}", args.volume)
+        for path in args.roi or ():
+            files.reads(f"ROI{which}", path)
+        files.reads_model("model", args.model)
+    for which, args in runs.items():
+        for what, path in outputs_of(args).items():
+            files.writes(f"{what}{which}", path)
+
+
+def outputs_of(args: argparse.Namespace) -> dict[str, Path]:
+    """List what a run writes, as it is called in messages, and where."""
+    paths = {"output": args.output, "snapshot": args.snapshot, "JSON file": args.json if args.json != "-" else None}
+    return {what: Path(path) for what, path in paths.items() if path is not None}
 
 
 def _add_boxes(headless: Any, volume: Volume, numbers: list[int]) -> list[Any]:
-    """Make an ROI node of every six numbers."""
+    """Make an ROI node of every six numbers, which a picture shows."""
     from MedSAMSlicerLib.volume.geometry import voxel_box_corners
 
     rois = []

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from MedSAMSlicerLib.cli.interrupt import EXIT_INTERRUPTED
+from MedSAMSlicerLib.cli.outputs import RunFiles, check_json, check_output
 from MedSAMSlicerLib.cli.progress import ProgressBar
+from MedSAMSlicerLib.cli.ranks import rank_and_size
 from MedSAMSlicerLib.cli.segment import write_json
+from MedSAMSlicerLib.store.weights import WeightsStore
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.training.run import Progress
@@ -52,29 +56,49 @@ def add_parser(subparsers: _Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, and return 1 if no model was written because none was better than the base model."""
+    """Train, and return 1 if no model was written because none was better than the base model; 130 after Ctrl-C."""
     from dataclasses import asdict
 
     from MedSAMSlicerLib.training.fine_tuning import Job, fine_tune
     from MedSAMSlicerLib.training.model_file import export_official
     from MedSAMSlicerLib.training.recipe import Recipe
 
-    if args.output.suffix != ".pth":
-        raise ValueError(f"The output {args.output} must end with .pth.")
+    if args.workers < 0:
+        raise ValueError(f"--workers is {args.workers}: give 0 or more.")
+    process, _ = rank_and_size()
+    _check_files(args)
     changes = {name: getattr(args, name) for name in _RECIPE if getattr(args, name) is not None}
     names = ("data", "output", "base", "run_folder", "device", "workers", "embeddings")
     job = Job(recipe=Recipe.of_depth(args.depth, **changes), **{name: getattr(args, name) for name in names})
     with ProgressBar(0, "Training", "steps") as bar:
         outcome = fine_tune(job, lambda progress: _show(progress, bar))
     # Of the processes that torchrun starts, one speaks and writes.
-    if os.environ.get("RANK", "0") != "0":
+    if process:
         return 0
     print(outcome.message, file=sys.stderr)
     if outcome.output and args.official:
         export_official(str(outcome.output), args.official)
     if args.json:
         write_json(args.json, {**asdict(outcome), "output": str(outcome.output) if outcome.output else None})
+    if outcome.interrupted:
+        return EXIT_INTERRUPTED
     return 0 if outcome.output else 1
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Refuse outputs that can't be written, or would take the place of what is read or of each other."""
+    from MedSAMSlicerLib.loading import find_weights
+
+    files = RunFiles()
+    files.reads_dataset(args.data)
+    # What is wrong with the base is told when it is loaded.
+    with contextlib.suppress(ValueError, RuntimeError):
+        files.reads("base", find_weights(args.base, WeightsStore())[0])
+    for what, path in (("output", args.output), ("official layout", args.official)):
+        if path:
+            check_output(what, path, (".pth",))
+            files.writes(what, path)
+    check_json(files, args.json)
 
 
 def _show(progress: Progress, bar: ProgressBar) -> None:

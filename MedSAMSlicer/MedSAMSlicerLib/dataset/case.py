@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,8 +16,8 @@ from MedSAMSlicerLib.volume.intensity import guess_modality
 
 SPLITS = ("train", "validation", "test")
 
-_CASE_ID = re.compile(r"case-\d{4,}")
-_PATIENT = re.compile(r"P\d{4,}")
+_CASE_ID = re.compile(r"case-[0-9]{4,9}")
+_PATIENT = re.compile(r"P[0-9]{4,9}")
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,19 @@ class Case:
                 raise ValueError(f"{value!r} is no id of a case or patient")
         if entry["split"] not in ("", *SPLITS):
             raise ValueError(f"{entry['id']} has the unknown split {entry['split']!r}: give one of {', '.join(SPLITS)}")
+        for name in ("window", "modality", "source", "added", "checksum", "labels_checksum"):
+            if not isinstance(entry[name], str):
+                raise ValueError(f"the {name} of {entry['id']} is {entry[name]!r} instead of a text")
         lists = {name: entry[name] for name in ("labels", "spacing", "dimensions")}
         if not all(isinstance(value, list) for value in lists.values()):
             raise ValueError(f"the labels, spacing or dimensions of {entry['id']} are no lists")
+        labels, spacing, dimensions = lists.values()
+        if not (labels and all(isinstance(name, str) and name for name in labels) and len(set(labels)) == len(labels)):
+            raise ValueError(f"the labels of {entry['id']} are {labels!r} instead of different names")
+        if not (len(spacing) == 3 and all(type(each) in (int, float) and 0 < each < math.inf for each in spacing)):
+            raise ValueError(f"the spacing of {entry['id']} is {spacing!r} instead of three lengths")
+        if not (len(dimensions) == 3 and all(type(each) is int and each > 0 for each in dimensions)):
+            raise ValueError(f"the dimensions of {entry['id']} are {dimensions!r} instead of three numbers of voxels")
         return cls(**{**entry, **{name: tuple(value) for name, value in lists.items()}})
 
 
@@ -102,6 +113,11 @@ def modality_of(voxels: np.ndarray) -> str:
     return "color" if voxels.ndim == 4 else guess_modality(voxels)
 
 
-def is_patient(text: str) -> bool:
-    """Tell whether a text is a pseudonym of ours."""
-    return bool(_PATIENT.fullmatch(text))
+def is_case_id(text: str) -> bool:
+    """Tell whether a text is the id of a case."""
+    return bool(_CASE_ID.fullmatch(text))
+
+
+def is_patient(text: object) -> bool:
+    """Tell whether a value is a pseudonym of ours."""
+    return isinstance(text, str) and bool(_PATIENT.fullmatch(text))

@@ -11,6 +11,7 @@ from MedSAMSlicerLib.dataset.case import SPLITS, Case, LoadedCase
 from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.store.folder import sha256_of
 from MedSAMSlicerLib.volume.geometry import choose_axis
+from MedSAMSlicerLib.volume.intensity import resolve_window
 
 # A model learns little from a structure of fewer voxels: LiteMedSAM sees a slice on 256 x 256 pixels.
 _TINY_VOXELS = 30
@@ -46,6 +47,7 @@ def check(dataset: SiteDataset, progress: Callable[[int, int], object] = lambda 
 def _check_case(dataset: SiteDataset, case: Case) -> Iterator[Finding]:
     try:
         loaded = dataset.load(case)
+        resolve_window(case.window, loaded.volume.voxels)
         changed = sha256_of(dataset.labels_path(case)) != case.labels_checksum
     except (ValueError, OSError, MemoryError) as error:
         yield Finding("error", case.id, str(error))
@@ -125,7 +127,10 @@ def _check_folders(dataset: SiteDataset) -> Iterator[Finding]:
     folder = dataset.folder / "cases"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name not in known:
-            text = f"{path} belongs to no case: it may be left of an interrupted addition, and can be deleted."
+            text = (
+                f"{path} belongs to no case: dataset.json may come from a backup, or an addition was interrupted. Add "
+                "its image and labels again, or delete it."
+            )
             yield Finding("warning", None, text)
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from MedSAMSlicerLib.dataset.case import Case
-from MedSAMSlicerLib.volume.files import atomic_output
+from MedSAMSlicerLib.dataset.case import Case, is_patient
+from MedSAMSlicerLib.store.folder import replacing
 
 FORMAT = "MedSAMSlicer site dataset"
 VERSION = 1
@@ -45,17 +45,11 @@ class Index:
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all.
 
-        :raises OSError: if it can't be written.
+        :raises StorageError: if it can't be written; the dataset is as it was.
         """
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        try:
-            with atomic_output(path) as draft:
-                draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OSError(
-                f"{path} can't be written ({error.strerror or error}): free some disk space or make the folder "
-                "writable, and try again. The dataset is as it was."
-            ) from error
+        with replacing(path) as draft:
+            draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Index:
@@ -73,9 +67,26 @@ class Index:
             if version == VERSION:
                 content["cases"] = tuple(Case.from_json(entry) for entry in content["cases"])
                 content["used"] = tuple(Use(**entry) for entry in content["used"])
-                return cls(**content)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+                index = cls(**content)
+                index._check()
+                return index
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path} is no index of a dataset, or damaged ({error}): restore it from a backup."
             ) from error
         raise ValueError(f"{path} has the version {version}, this program reads {VERSION}: update MedSAMSlicer.")
+
+    def _check(self) -> None:
+        """Refuse what no program of ours writes.
+
+        :raises ValueError: the text names what is wrong.
+        """
+        for name in ("next_case", "next_patient"):
+            if type(number := getattr(self, name)) is not int or number < 1:
+                raise ValueError(f"{name} is {number!r} instead of a number from 1")
+        ids = [case.id for case in self.cases]
+        if twice := [each for each in ids if ids.count(each) > 1]:
+            raise ValueError(f"{twice[0]} is there twice")
+        for use in self.used:
+            if not (is_patient(use.patient) and isinstance(use.run, str) and isinstance(use.checksum, str)):
+                raise ValueError(f"{use.patient!r} is no patient whom a training can have seen")

@@ -11,7 +11,7 @@ import numpy as np
 
 from MedSAMSlicerLib.dataset.case import Case
 from MedSAMSlicerLib.dataset.masks import read_masks
-from MedSAMSlicerLib.dataset.site import SiteDataset
+from MedSAMSlicerLib.dataset.site import AlreadyAdded, SiteDataset
 from MedSAMSlicerLib.volume.files import FileError, Volume, read_volume
 
 IMAGES = "{case}_image.*"
@@ -54,12 +54,14 @@ class Addition:
     """Tell what became of a pair.
 
     :param case: None if it was refused.
-    :param text: why it was refused, or what was left out of it; "" if nothing.
+    :param text: why it was refused, or what was left out of it; "" if nothing. It does not tell which case it became.
+    :param same: the case that has the same image already.
     """
 
     pair: Pair
     case: Case | None
     text: str
+    same: Case | None = None
 
 
 def find_pairs(folder: Path, images: str = IMAGES, labels: str = LABELS, label_folder: Path | None = None) -> Pairs:
@@ -117,6 +119,8 @@ def add_pairs(
             volume = read_volume(pair.image)
             masks, empty = _read_labels(pair, volume, names)
             case = dataset.add(volume, masks, patient=pair.patient, window=window, source=_source(pair.image))
+        except AlreadyAdded as error:
+            yield Addition(pair, None, "The same image is in the dataset already.", error.case)
         except ValueError as error:
             yield Addition(pair, None, str(error))
         else:
@@ -151,6 +155,10 @@ def _matching(folder: Path, pattern: str) -> Iterator[tuple[Path, dict[str, str]
         raise ValueError(f"{folder} is no folder: give the one that holds images and labels.")
     expression = _expression(pattern)
     for path in sorted(folder.rglob("*")):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{str(path)!a} is no valid UTF-8: rename the file.") from error
         match = expression.fullmatch(path.relative_to(folder).as_posix())
         if match:
             yield path, match.groupdict()

@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from MedSAMSlicerLib.volume.files import atomic_output
+from MedSAMSlicerLib.dataset.case import is_patient
+from MedSAMSlicerLib.store.folder import replacing
+
+_KEY_BYTES = 32
 
 
 @dataclass
@@ -21,7 +25,7 @@ class Pseudonyms:
     """
 
     path: Path
-    key: str = field(default_factory=lambda: secrets.token_hex(32))
+    key: str = field(default_factory=lambda: secrets.token_hex(_KEY_BYTES))
     given: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -34,8 +38,11 @@ class Pseudonyms:
             return cls(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(path, str(content["key"]), dict(content["given"]))
-        except (ValueError, TypeError, KeyError) as error:
+            found = cls(path, str(content["key"]), dict(content["given"]))
+            if len(bytes.fromhex(found.key)) != _KEY_BYTES or not all(map(is_patient, found.given.values())):
+                raise ValueError("its key or a pseudonym is none of ours")
+            return found
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(
                 f"{path} is damaged: restore it from a backup, or delete it; then patients that come again get new "
                 "pseudonyms."
@@ -52,9 +59,10 @@ class Pseudonyms:
     def give(self, identifier: str, pseudonym: str) -> None:
         """Give a pseudonym to an identifier, and write the file."""
         self.given[self._hash(identifier)] = pseudonym
-        with atomic_output(self.path) as draft:
+        with replacing(self.path) as draft:
             draft.write_text(json.dumps({"key": self.key, "given": self.given}, indent=2) + "\n", encoding="utf-8")
 
     def _hash(self, identifier: str) -> str:
-        key = bytes.fromhex(self.key)
-        return hashlib.blake2b(identifier.strip().encode(), key=key, digest_size=16).hexdigest()
+        # The same name may be spelled with composed or combining accents.
+        text = unicodedata.normalize("NFC", identifier.strip())
+        return hashlib.blake2b(text.encode(), key=bytes.fromhex(self.key), digest_size=16).hexdigest()

@@ -8,23 +8,36 @@ from __future__ import annotations
 import contextlib
 import datetime
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from MedSAMSlicerLib.dataset.case import SPLITS, Case, LoadedCase, checksum_of, is_patient, modality_of
+from MedSAMSlicerLib.dataset.case import SPLITS, Case, LoadedCase, checksum_of, is_case_id, modality_of
 from MedSAMSlicerLib.dataset.index import Index, Use
 from MedSAMSlicerLib.dataset.masks import read_masks, write_masks
 from MedSAMSlicerLib.dataset.patients import Pseudonyms
 from MedSAMSlicerLib.dataset.split import SHARES, split_patients
-from MedSAMSlicerLib.store.folder import sha256_of
+from MedSAMSlicerLib.store.folder import sha256_of, writing_to
 from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.volume.files import FileError, Volume, read_volume, write_labelmap
 from MedSAMSlicerLib.volume.intensity import resolve_window
 
 _INDEX = "dataset.json"
+_KEY = "patients.key"
+_DRAFT = ".medsam-"
+
+
+class AlreadyAdded(ValueError):
+    """The image of a new case is in the dataset already, as that of ``case``."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(
+            f"The same image is in the dataset already, as {case.id}: to change its labels, remove that case first."
+        )
+        self.case = case
 
 
 class SiteDataset:
@@ -101,18 +114,21 @@ class SiteDataset:
         volume: Volume,
         labels: Mapping[str, np.ndarray],
         *,
-        patient: str | None,
+        patient: str | None = None,
+        pseudonym: str | None = None,
         window: str = "auto",
         source: str = "",
     ) -> Case:
         """Add a case; nothing of the volume but its voxels and their place in the scanner is kept.
 
         :param labels: name -> bool (K, J, I), in the voxels of the volume.
-        :param patient: the site's own identifier, of which only a keyed hash is kept (see `patients.Pseudonyms`), or a
-            pseudonym of this dataset; None for a patient of whom no other case will come.
+        :param patient: the site's own identifier, of which only a keyed hash is kept, whatever it looks like (see
+            `patients.Pseudonyms`); None for a patient of whom no other case will come.
+        :param pseudonym: in its place that of a patient who has a case in this dataset, such as "P0003".
         :param source: the kind of file or scene that the case comes from, such as "NIfTI".
         :raises ValueError: if the case can't be right: no label, an empty one or one of another shape, an image without
-            contrast in this window, or one that is in the dataset already.
+            contrast in this window, or no patient of this pseudonym.
+        :raises AlreadyAdded: if the image is in the dataset already.
         """
         labels = {name: np.asarray(mask, dtype=bool) for name, mask in labels.items()}
         _check_labels(volume, labels)
@@ -122,13 +138,11 @@ class SiteDataset:
         with self._changing() as index:
             for other in index.cases:
                 if other.checksum == checksum:
-                    raise ValueError(
-                        f"The same image is in the dataset already, as {other.id}: to change its labels, remove "
-                        "that case first."
-                    )
-            pseudonym = self._pseudonym(index, patient)
+                    raise AlreadyAdded(other)
+            pseudonym = self._pseudonym(index, patient, pseudonym)
+            number = self._next_case(index)
             case = Case(
-                id=f"case-{index.next_case:04d}",
+                id=f"case-{number:04d}",
                 patient=pseudonym,
                 split=next((other.split for other in index.cases if other.patient == pseudonym), ""),
                 labels=tuple(labels),
@@ -142,18 +156,18 @@ class SiteDataset:
                 labels_checksum="",
             )
             folder = self.image_path(case).parent
-            # Of an addition that was killed: no case of this id was ever in the dataset.
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                write_labelmap(self.image_path(case), volume.voxels, volume.ijk_to_ras)
-                write_masks(self.labels_path(case), labels, volume.ijk_to_ras)
-                case = replace(case, labels_checksum=sha256_of(self.labels_path(case)))
-                following = max(index.next_patient, int(pseudonym[1:]) + 1)
-                cases = (*index.cases, case)
-                self._write(replace(index, next_case=index.next_case + 1, next_patient=following, cases=cases))
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
+            with writing_to(folder), self._staged(case) as draft:
+                write_labelmap(draft / "image.nrrd", volume.voxels, volume.ijk_to_ras)
+                write_masks(draft / "labels.seg.nrrd", labels, volume.ijk_to_ras)
+                case = replace(case, labels_checksum=sha256_of(draft / "labels.seg.nrrd"))
+                draft.replace(folder)
+                try:
+                    following = max(index.next_patient, int(pseudonym[1:]) + 1)
+                    cases = (*index.cases, case)
+                    self._write(replace(index, next_case=number + 1, next_patient=following, cases=cases))
+                except BaseException:
+                    folder.replace(draft)
+                    raise
         return case
 
     def remove(self, case_id: str) -> None:
@@ -229,23 +243,56 @@ class SiteDataset:
         """Hold the dataset's lock, and give what its file says now."""
         with exclusive(self.folder / _INDEX):
             self._index = Index.read(self.folder / _INDEX)
+            self._clean()
             yield self._index
+
+    @contextlib.contextmanager
+    def _staged(self, case: Case) -> Iterator[Path]:
+        """Give a folder for the files of a new case; whatever is still there in the end is deleted."""
+        cases = self.image_path(case).parent.parent
+        cases.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cases, prefix=_DRAFT) as folder:
+            draft = Path(folder) / case.id
+            draft.mkdir()
+            yield draft
+
+    def _clean(self) -> None:
+        """Delete what a process that was killed has left half-written; only who holds the lock may."""
+        cases = self.folder / "cases"
+        for draft in (*cases.glob(f"{_DRAFT}*"), *cases.glob(f"*/{_DRAFT}*")):
+            shutil.rmtree(draft, ignore_errors=True)
+        for name in (_INDEX, _KEY):
+            for draft in self.folder.glob(f"{name}.*.new"):
+                draft.unlink(missing_ok=True)
+
+    def _next_case(self, index: Index) -> int:
+        """Number a new case above all that ever were: an index from a backup may not know the latest."""
+        known = [case.id for case in index.cases]
+        known += [path.name for path in (self.folder / "cases").glob("*") if is_case_id(path.name)]
+        return max([index.next_case, *(int(each.partition("-")[2]) + 1 for each in known)])
 
     def _write(self, index: Index) -> None:
         index.write(self.folder / _INDEX)
         self._index = index
 
-    def _pseudonym(self, index: Index, patient: str | None) -> str:
+    def _pseudonym(self, index: Index, patient: str | None, pseudonym: str | None) -> str:
         """Find or make the pseudonym of a patient."""
+        known = {case.patient for case in index.cases}
+        if pseudonym is not None:
+            if pseudonym not in known or patient is not None:
+                raise ValueError(
+                    f"{self.folder} has no patient {pseudonym!r}: give the pseudonym of one who has a case, or instead "
+                    "of it the site's own identifier."
+                )
+            return pseudonym
         if patient is not None and not patient.strip():
             raise ValueError("The patient is empty: give an identifier, or none.")
-        if patient and is_patient(patient) and patient in (case.patient for case in index.cases):
-            return patient
-        pseudonyms = Pseudonyms.read(self.folder / "patients.key")
+        pseudonyms = Pseudonyms.read(self.folder / _KEY)
         found = pseudonyms.of(patient) if patient else None
         if found:
             return found
-        new = pseudonyms.following(index.next_patient)
+        known |= {use.patient for use in index.used}
+        new = pseudonyms.following(max([index.next_patient, *(int(each[1:]) + 1 for each in known)]))
         if patient:
             pseudonyms.give(patient, new)
         return new

@@ -17,8 +17,9 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from MedSAMSlicerLib.mrml.markups import wrap_voxels
-from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy
+from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, numpy_from_matrix
 from MedSAMSlicerLib.volume.files import FileError, Volume, atomic_output, read_image, stem
+from MedSAMSlicerLib.volume.image_file import quiet
 
 _MODULE_LOGICS = {
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
@@ -48,7 +49,10 @@ class HeadlessScene:
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
 
     def add_volume(self, volume: Volume) -> slicer.vtkMRMLVolumeNode:
-        """Add a volume with its voxels, geometry and a display node; color becomes a vector volume."""
+        """Add a volume with its voxels, geometry and a display node; color becomes a vector volume.
+
+        Voxels that can't be written to, as they come from files, are not copied.
+        """
         voxels = volume.voxels
         color = voxels.ndim == 4 and voxels.shape[3] > 1
         node = self.scene.AddNewNodeByClass(
@@ -56,10 +60,12 @@ class HeadlessScene:
         )
         image = vtk.vtkImageData()
         image.SetDimensions(*volume.dimensions)
-        flat = (
-            np.ascontiguousarray(voxels).reshape(-1, voxels.shape[3]) if color else np.ascontiguousarray(voxels).ravel()
-        )
-        image.GetPointData().SetScalars(numpy_to_vtk(flat, deep=True))
+        flat = np.ascontiguousarray(voxels).reshape((-1, voxels.shape[3]) if color else -1)
+        scalars = numpy_to_vtk(flat, deep=flat.flags.writeable)
+        # The voxels have to live as long as VTK's own array of them, which would keep them longer by its Python part.
+        scalars.AddObserver("DeleteEvent", lambda *_, kept=flat: None)
+        vars(scalars).pop("_numpy_reference", None)
+        image.GetPointData().SetScalars(scalars)
         node.SetIJKToRASMatrix(matrix_from_numpy(volume.ijk_to_ras))
         node.SetAndObserveImageData(image)
         node.CreateDefaultDisplayNodes()
@@ -88,11 +94,11 @@ class HeadlessScene:
         :raises FileError: if there is no such file, or it holds no ROI.
         """
         try:
-            markups = json.loads(path.read_text(encoding="utf-8"))["markups"]
-            kinds = [markup["type"] for markup in markups]
+            markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
+            kinds = [str(markup["type"]) for markup in markups]
         except FileNotFoundError as error:
             raise FileError(f"{path} does not exist: check the path.") from error
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise FileError(
                 f"{path} is not a markups file of Slicer: save the ROI as .mrk.json and give that."
             ) from error
@@ -104,11 +110,21 @@ class HeadlessScene:
         storage = slicer.vtkMRMLMarkupsROIJsonStorageNode()
         self.scene.AddNode(storage)
         storage.SetFileName(str(path))
-        if not storage.ReadData(roi):
-            raise FileError(f"Slicer can't read the ROI in {path}: save it again from Slicer.")
+        with quiet():
+            read = storage.ReadData(roi)
+        self.scene.RemoveNode(storage)
+        if not read or not _is_a_box(roi):
+            self.scene.RemoveNode(roi)
+            raise FileError(f"Slicer can't read the ROI in {path} (its center, size and orientation): save it again.")
         roi.SetName(stem(path))
         roi.CreateDefaultDisplayNodes()
         return roi
+
+
+def _is_a_box(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
+    """Tell whether an ROI has a place, directions and a size."""
+    placed = numpy_from_matrix(roi.GetObjectToNodeMatrix())
+    return bool(np.isfinite(placed).all() and np.isfinite(roi.GetSize()).all() and any(roi.GetSize()))
 
 
 def save_segmentation(segmentation: slicer.vtkMRMLSegmentationNode, path: Path) -> None:
@@ -121,6 +137,8 @@ def save_segmentation(segmentation: slicer.vtkMRMLSegmentationNode, path: Path) 
     try:
         with atomic_output(path) as temporary:
             storage.SetFileName(str(temporary))
+            # Else Slicer makes three label maps of the volume's size to write one.
+            storage.SetCropToMinimumExtent(True)
             if not storage.WriteData(segmentation):
                 raise FileError(f"Slicer can't write {path}: is the disk full?")
             # Slicer does not notice when only the last few kilobytes find no room.

@@ -145,7 +145,11 @@ class Predictor:
 
         :param values: (256, h, w) of any precision.
         :param size: the slice's (rows, columns).
+        :raises ValueError: if another model has made them.
         """
+        side = self.model.prompt_encoder.embedding_size
+        if values.shape != (256, side, side):
+            raise ValueError(f"An embedding of this model has (256, {side}, {side}) values, not {values.shape}.")
         return Embedding(torch.from_numpy(values.astype(np.float32))[None].to(self.device), size)
 
     def box_around(self, mask: np.ndarray) -> Box | None:

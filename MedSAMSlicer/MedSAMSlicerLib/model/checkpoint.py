@@ -6,8 +6,10 @@ import json
 import os
 import pickle
 import struct
+import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,13 @@ _FOREIGN_PARAMETERS = {
     "detector.backbone.vision_backbone.trunk.pos_embed": "a SAM 3 checkpoint",
     "network_weights": "an nnU-Net checkpoint",
 }
+# The pickle of an archive lists the parameters and holds none: SAM-H's has 150 kB, with its optimizer's some more.
+_LARGEST_PICKLE = 100_000_000
+# What PyTorch's reader raises of damaged files, or such as were made to be.
+_UNREADABLE = (
+    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
+    struct.error,
+)
 _WANTED = "Give weights of MedSAM, LiteMedSAM or SAM (ViT-B, -L or -H)."
 _AGAIN = "Download it again, and compare its size with the source's."
 
@@ -93,6 +102,7 @@ def load_checkpoint(path: str | Path, find_base: FindBase | None = None) -> MedS
     model = build_model(architecture)
     _check(path, architecture, model.state_dict(), state)
     model.load_state_dict(state)
+    _check_finite(path, model.state_dict())
     model.preprocessing = preprocessing
     model.metadata = metadata
     return model.eval()
@@ -186,29 +196,55 @@ def _read(path: Path) -> Any:
     if is_zip := head.startswith(b"PK"):
         _check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         if "global" not in str(error).lower() and "class" not in str(error).lower():
             raise CheckpointError(path, "not a file of PyTorch, or a damaged one", f"{_AGAIN} {_WANTED}") from error
         what = "a pickled Python object, which is code, not data, and was not executed"
         remedy = "Ask its author for a state dict, saved by torch.save(model.state_dict(), …)."
         raise CheckpointError(path, what, remedy) from error
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(path, f"truncated or damaged ({type(error).__name__}: {error})", _AGAIN) from error
 
 
 def _check_archive(path: Path) -> None:
-    """Tell PyTorch's zip archives from others."""
+    """Tell PyTorch's zip archives from others, and whole ones from damaged ones.
+
+    PyTorch stores its files as they are, maps them into memory and reads no checksum.
+    """
     if not zipfile.is_zipfile(path):
         raise CheckpointError(path, "truncated: the end of the archive is missing", _AGAIN)
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_members(path, members)
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(path, f"a damaged archive ({error})", _AGAIN) from error
+    if damaged is not None:
+        raise CheckpointError(path, f"damaged: the checksum of {damaged} in it is wrong", _AGAIN)
+
+
+def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """Look at the names and sizes in an archive before anything of it is unpacked."""
+    names = [member.filename for member in members]
     if any(name.endswith("/constants.pkl") for name in names):
         what = "a TorchScript module, which is code, not data, and was not executed"
         raise CheckpointError(path, what, "Give the state dict that it was made of.")
     if not any(name.endswith("/data.pkl") for name in names):
         what = f"a zip archive of other files ({', '.join(names[:3])})"
         raise CheckpointError(path, what, "Unpack it and give the file of weights.")
+    size = sum(member.file_size for member in members)
+    if size > path.stat().st_size or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        what = f"a compressed archive that would unpack to {size:,} bytes, and PyTorch writes none"
+        raise CheckpointError(path, what, f"Load it with PyTorch where it comes from, and save it again. {_WANTED}")
+    largest = max(member.file_size for member in members if member.filename.endswith(".pkl"))
+    if largest > _LARGEST_PICKLE:
+        raise CheckpointError(path, f"no file of weights: a pickle of {largest:,} bytes is in it", _WANTED)
 
 
 def _own_header(path: Path, content: Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
@@ -222,8 +258,9 @@ def _own_header(path: Path, content: Mapping[str, Any]) -> tuple[str, str, dict[
 
 def _state_dict(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
     """Find the parameters in what a training script saved; a prefix of data parallel training is removed."""
+    model = content.get("model")
     for parameter, what in _FOREIGN_PARAMETERS.items():
-        if parameter in content or parameter in (content.get("model") or {}):
+        if parameter in content or (isinstance(model, Mapping) and parameter in model):
             raise CheckpointError(path, what, _WANTED)
     if "model" not in content and ("optimizer" in content or "param_groups" in content):
         raise CheckpointError(path, "an optimizer state without a model", "Give the checkpoint saved along with it.")
@@ -231,6 +268,10 @@ def _state_dict(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         names = ", ".join(map(str, list(content)[:5])) or "nothing"
         raise CheckpointError(path, f"not a state dict: it holds {names}", _WANTED)
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            kind = "without values" if tensor.is_meta else "quantized" if tensor.is_quantized else "sparse"
+            raise CheckpointError(path, f"not usable: its parameter {name} is {kind}", f"Save it densely. {_WANTED}")
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
@@ -247,12 +288,26 @@ def _recognize(path: Path, state: dict[str, Tensor]) -> str:
     raise CheckpointError(path, f"a state dict of another model, with {len(state)} parameters ({names}, …)", _WANTED)
 
 
+def _check_finite(path: Path, state: dict[str, Tensor]) -> None:
+    """Refuse parameters that are no numbers: the model would find nothing anywhere."""
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        more = ", …" if len(broken) > 3 else ""
+        what = f"not usable: {len(broken)} of its parameters are NaN or infinite ({', '.join(broken[:3])}{more})"
+        raise CheckpointError(path, what, "Take an earlier checkpoint of the training that it comes from.")
+
+
 def _check(path: Path, architecture: str, expected: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     """Compare the parameters with the model's, all of them."""
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     problems = {
         "missing": [name for name in shapes if name not in state],
         "unexpected": [name for name in state if name not in shapes],
+        "of another type": [
+            f"{name} is {str(state[name].dtype).removeprefix('torch.')}"
+            for name, tensor in expected.items()
+            if name in state and state[name].is_floating_point() != tensor.is_floating_point()
+        ],
         "of another shape": [
             f"{name} is {tuple(state[name].shape)}, not {shape}"
             for name, shape in shapes.items()

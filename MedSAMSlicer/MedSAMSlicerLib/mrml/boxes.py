@@ -11,11 +11,13 @@ import numpy as np
 import slicer
 
 from MedSAMSlicerLib.mrml.markups import ijk_corners, wrap_voxels
+from MedSAMSlicerLib.mrml.segments import segment_span
+from MedSAMSlicerLib.mrml.slice_boxes import has_depth, is_on_slice, lay, show_found, slice_of
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.transforms import numpy_from_matrix
 from MedSAMSlicerLib.mrml.volumes import dimensions, ijk_to_world
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.geometry import MOST_OBLIQUE, box_corners, nearest_axis, plane_axes
+from MedSAMSlicerLib.volume.geometry import MOST_OBLIQUE, box_corners, choose_axis, nearest_axis, plane_axes
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 
 _SEGMENT, _KEY_SLICE, _TICKED = "MedSAM.SegmentID", "MedSAM.KeySlice", "MedSAM.Ticked"
@@ -104,6 +106,29 @@ def new_key_slice(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMarkup
     return roi
 
 
+def show_depth(
+    roi: slicer.vtkMRMLMarkupsROINode,
+    volume: slicer.vtkMRMLVolumeNode,
+    segmentation: slicer.vtkMRMLSegmentationNode,
+    segment_id: str | None,
+) -> None:
+    """Give a box on one slice the depth of what was found from there; without a segment it lies in its slice only.
+
+    A 3-D box stays as it is.
+    """
+    if not is_on_slice(roi):
+        return
+    try:
+        axis, index = slice_of(roi, volume)
+    except ValueError:
+        return
+    found = segment_span(segmentation, segment_id, volume, axis) if segment_id is not None else range(0)
+    if index in found:
+        show_found(roi, volume, found[0], found[-1])
+    elif has_depth(roi):
+        lay(roi, volume, axis, index)
+
+
 def flatten(roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode, axis: int) -> None:
     """Make an ROI a box in one slice of a volume: that of its center.
 
@@ -111,7 +136,10 @@ def flatten(roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode,
     """
     corners = ijk_corners(roi, volume)
     index = round(float(corners[:, axis].mean()))
-    lower, upper = corners.min(axis=0), corners.max(axis=0)
+    # Slicer lays a new ROI along the axes of the patient. In an oblique slice the corners that were clicked are two of
+    # its eight: opposite ones, both in the slice.
+    opposite = min(((n, 7 - n) for n in range(4)), key=lambda pair: abs(float(np.ptp(corners[list(pair), axis]))))
+    lower, upper = corners[list(opposite)].min(axis=0), corners[list(opposite)].max(axis=0)
     lower[axis], upper[axis] = index - _THICKNESS / 2, index + _THICKNESS / 2
     wrap_voxels(roi, ijk_to_world(volume), box_corners(lower, upper))
 
@@ -149,6 +177,31 @@ def slice_in_view(slice_node: slicer.vtkMRMLSliceNode, volume: slicer.vtkMRMLVol
     if not 0 <= index < dimensions(volume)[axis]:
         raise ValueError(f"The view {slice_node.GetName()!r} shows no slice of the volume: scroll to the structure.")
     return axis, index
+
+
+def slice_clicked(
+    roi: slicer.vtkMRMLMarkupsROINode, slice_node: slicer.vtkMRMLSliceNode, volume: slicer.vtkMRMLVolumeNode
+) -> tuple[int, int]:
+    """Find the slice of a volume that an ROI was placed in by clicks in a slice view: its axis and its index.
+
+    :raises ValueError: if `slice_in_view` does, or the clicks were in different slices or views.
+    """
+    axis, _index = slice_in_view(slice_node, volume)
+    slice_to_world, to_world = numpy_from_matrix(slice_node.GetSliceToRAS()), ijk_to_world(volume)
+    center = np.array(roi.GetCenterWorld())
+    normal = slice_to_world[:3, 2] / np.linalg.norm(slice_to_world[:3, 2])
+    if abs(normal @ (center - slice_to_world[:3, 3])) > 0.25 * np.linalg.norm(to_world[:3, axis]):
+        raise ValueError(f"The corners of {roi.GetName()!r} are in different slices.")
+    return axis, round(float(ijk_corners(roi, volume)[:, axis].mean()))
+
+
+def slice_in_middle(roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode) -> tuple[int, int]:
+    """Find the slice of a volume, along the axis that it is best cut along, in which an ROI has its middle.
+
+    :return: the axis (0 = I, 1 = J, 2 = K) and the index.
+    """
+    axis = choose_axis(volume.GetSpacing(), dimensions(volume))
+    return axis, round(float(ijk_corners(roi, volume)[:, axis].mean()))
 
 
 def _rois(scene: slicer.vtkMRMLScene | None) -> list[slicer.vtkMRMLMarkupsROINode]:

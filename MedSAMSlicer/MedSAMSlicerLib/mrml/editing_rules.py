@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import slicer
 
-from MedSAMSlicerLib.mrml.segments import SegmentWriter
+from MedSAMSlicerLib.mrml.segments import SegmentWriter, put_labelmap
+
+
+def gives_way(editor_node: slicer.vtkMRMLSegmentEditorNode) -> bool:
+    """Return whether other segments may lose voxels to one that is written."""
+    return bool(editor_node.GetOverwriteMode() != editor_node.OverwriteNone)
 
 
 def apply_editing_rules(
@@ -47,7 +52,7 @@ def apply_editing_rules(
         logic.SetMRMLScene(scene)
         logic.SetSegmentEditorNode(settings)
         logic.SetSourceVolumeNode(volume)
-        writer.restore(before)
+        put_labelmap(segmentation, segment_id, before)
         logic.ModifySegmentByLabelmap(
             segmentation, segment_id, written, logic.ModificationModeSet, list(written.GetExtent()), True, False
         )

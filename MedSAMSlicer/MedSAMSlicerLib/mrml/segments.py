@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import slicer
@@ -72,23 +72,26 @@ class SegmentWriter:
         # (Not asked: IsSharedBinaryLabelmap, which answers the opposite. An unshared segment is not touched by this.)
         if not self._fits(labelmap_of(segmentation, segment_id)):
             segmentation.GetSegmentation().SeparateSegmentLabelmap(segment_id)
+        self.written: list[slicer.vtkOrientedImageData] | None = None
+        """The label maps that make up what was written to the segment; None before anything was."""
 
-    def add(self, mask: np.ndarray, first: tuple[int, int, int]) -> slicer.vtkOrientedImageData | None:
-        """Add a mask to the segment, and return it as a label map in the segment's grid; None if it is empty.
+    def add(self, mask: np.ndarray, first: tuple[int, int, int]) -> None:
+        """Add a mask to the segment.
 
         :param mask: bool (K, J, I), a part of the volume.
         :param first: the voxel of the volume, IJK, that the mask begins at.
         """
+        self.written = self.written or []
         if not mask.any():
-            return None
+            return
         low, high = bounding_box(mask)
         crop = tuple(slice(low[axis], high[axis] + 1) for axis in (2, 1, 0))
         start = [first[axis] + low[axis] for axis in range(3)]
         labelmap = oriented_image(mask[crop], start, self._ijk_to_node)
         if not self._fits(labelmap):
             labelmap = self._resample(mask[crop], start)
-        self._merge(labelmap)
-        return labelmap
+        _merge(self.segmentation, self.segment_id, labelmap)
+        self.written.append(labelmap)
 
     def replace(self, masks: Iterable[tuple[np.ndarray, tuple[int, int, int]]]) -> None:
         """Put masks in the place of all that the segment holds; see `add` for each of them.
@@ -96,47 +99,10 @@ class SegmentWriter:
         (Not by ``ClearSegment``: it drops the surfaces of all segments. And first the new voxels, then without the old
         ones: Slicer can't make a surface of a segment that is empty in between.)
         """
-        self._keep([labelmap for mask, first in masks if (labelmap := self.add(mask, first)) is not None])
-
-    def restore(self, labelmap: slicer.vtkOrientedImageData | None) -> None:
-        """Put a label map (nonzero inside) that the segment held before in the place of all that it holds."""
-        held = [] if labelmap is None or labelmap.IsEmpty() else [labelmap]
-        for each in held:
-            self._merge(each)
-        self._keep(held)
-
-    def _merge(self, labelmap: slicer.vtkOrientedImageData) -> None:
-        # "Mask" sets the segment's own label; "max" would set 1, in a shared label map the label of another segment.
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
-        if not logic.SetBinaryLabelmapToSegment(
-            labelmap, self.segmentation, self.segment_id, logic.MODE_MERGE_MASK, labelmap.GetExtent()
-        ):
-            raise RuntimeError(f"Slicer could not write to the segment {self.segment_id!r}; see its error log.")
-
-    def _keep(self, added: list[slicer.vtkOrientedImageData]) -> None:
-        """Erase what lies outside of label maps that were added."""
-        whole = labelmap_of(self.segmentation, self.segment_id)
-        if whole is None or whole.IsEmpty():
-            return
-        kept, grid = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
-        whole.GetImageToWorldMatrix(grid)
-        kept.SetImageToWorldMatrix(grid)
-        # A resampled mask has a rim of zeros that the segment hasn't.
-        extents = np.array([image.GetExtent() for image in (whole, *added)])
-        i0, j0, k0 = extents[:, ::2].min(axis=0).tolist()
-        i1, j1, k1 = extents[:, 1::2].max(axis=0).tolist()
-        kept.SetExtent(i0, i1, j0, j1, k0, k1)
-        kept.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-        voxels = _voxels_of(kept)
-        voxels[:] = 0
-        for labelmap in added:
-            a0, a1, b0, b1, c0, c1 = labelmap.GetExtent()
-            voxels[c0 - k0 : c1 + 1 - k0, b0 - j0 : b1 + 1 - j0, a0 - i0 : a1 + 1 - i0] |= _voxels_of(labelmap) != 0
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
-        if not logic.SetBinaryLabelmapToSegment(
-            kept, self.segmentation, self.segment_id, logic.MODE_MERGE_MIN, kept.GetExtent()
-        ):
-            raise RuntimeError(f"Slicer could not erase from the segment {self.segment_id!r}; see its error log.")
+        self.written = []
+        for mask, first in masks:
+            self.add(mask, first)
+        _keep(self.segmentation, self.segment_id, self.written)
 
     def _fits(self, image: slicer.vtkOrientedImageData | None) -> bool:
         return image is not None and slicer.vtkOrientedImageDataResample.DoGeometriesMatch(image, self._lattice)
@@ -167,7 +133,59 @@ class SegmentWriter:
         return lattice
 
 
-def _voxels_of(image: slicer.vtkOrientedImageData) -> np.ndarray:
+def put_labelmap(
+    segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, labelmap: slicer.vtkOrientedImageData | None
+) -> None:
+    """Put a label map (nonzero inside; None for an empty one) in the place of all that a segment holds.
+
+    :param labelmap: in the segmentation node's coordinates; resampled where the segment has another grid.
+    """
+    held = labelmap_of(segmentation, segment_id)
+    if labelmap is None or labelmap.IsEmpty():
+        _keep(segmentation, segment_id, [])
+        return
+    if held is not None and not slicer.vtkOrientedImageDataResample.DoGeometriesMatch(held, labelmap):
+        segmentation.GetSegmentation().SeparateSegmentLabelmap(segment_id)
+        held = labelmap_of(segmentation, segment_id)
+        if held is not None and not held.IsEmpty():
+            moved = slicer.vtkOrientedImageData()
+            slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+                labelmap, held, moved, False, True
+            )
+            labelmap = moved
+    _merge(segmentation, segment_id, labelmap)
+    _keep(segmentation, segment_id, [labelmap])
+
+
+def union(
+    labelmaps: Sequence[slicer.vtkOrientedImageData], reach: slicer.vtkOrientedImageData | None = None
+) -> slicer.vtkOrientedImageData:
+    """Make one label map (1 inside) of label maps of one grid.
+
+    :param reach: a label map whose extent the result shall have at least.
+    """
+    # A resampled mask has a rim of zeros that the segment hasn't.
+    images = [*labelmaps, reach] if reach is not None else labelmaps
+    whole = slicer.vtkOrientedImageData()
+    if not images:
+        return whole
+    grid = vtk.vtkMatrix4x4()
+    images[-1].GetImageToWorldMatrix(grid)
+    whole.SetImageToWorldMatrix(grid)
+    extents = np.array([image.GetExtent() for image in images])
+    i0, j0, k0 = extents[:, ::2].min(axis=0).tolist()
+    i1, j1, k1 = extents[:, 1::2].max(axis=0).tolist()
+    whole.SetExtent(i0, i1, j0, j1, k0, k1)
+    whole.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    inside = voxels_of(whole)
+    inside[:] = 0
+    for labelmap in labelmaps:
+        a0, a1, b0, b1, c0, c1 = labelmap.GetExtent()
+        inside[c0 - k0 : c1 + 1 - k0, b0 - j0 : b1 + 1 - j0, a0 - i0 : a1 + 1 - i0] |= voxels_of(labelmap) != 0
+    return whole
+
+
+def voxels_of(image: slicer.vtkOrientedImageData) -> np.ndarray:
     """View a label map's voxels as an array (K, J, I)."""
     i, j, k = image.GetDimensions()
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(k, j, i)
@@ -224,6 +242,27 @@ def segment_part(
     return _sampled(labelmap, first.tolist(), last.tolist(), _ijk_to_node(segmentation, volume)), (i, j, k)
 
 
+def segment_span(
+    segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, volume: slicer.vtkMRMLVolumeNode, axis: int
+) -> range:
+    """Return the slices of a volume from the first to the last that a segment reaches; none if it is empty.
+
+    :param axis: of the slices, 0 = I, 1 = J, 2 = K.
+    """
+    labelmap, extent = slicer.vtkOrientedImageData(), [0, -1] * 3
+    if not segmentation.GetBinaryLabelmapRepresentation(segment_id, labelmap) or labelmap.IsEmpty():
+        return range(0)
+    if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(labelmap, extent):
+        return range(0)
+    grid_to_node = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(grid_to_node)
+    corners = box_corners(np.array(extent[::2]) - 0.5, np.array(extent[1::2]) + 0.5)
+    node_to_ijk = np.linalg.inv(_ijk_to_node(segmentation, volume))
+    reached = transform_points(node_to_ijk @ numpy_from_matrix(grid_to_node), corners)[:, axis]
+    first, last = round(float(reached.min()) + 0.5), round(float(reached.max()) - 0.5)
+    return range(max(first, 0), min(max(last, first), dimensions(volume)[axis] - 1) + 1)
+
+
 def segment_slice(
     segmentation: slicer.vtkMRMLSegmentationNode,
     segment_id: str,
@@ -258,4 +297,29 @@ def _sampled(
     grid.SetImageToWorldMatrix(matrix_from_numpy(ijk_to_node))
     resampled = slicer.vtkOrientedImageData()
     slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(labelmap, grid, resampled)
-    return _voxels_of(resampled) != 0
+    return voxels_of(resampled) != 0
+
+
+def _merge(
+    segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, labelmap: slicer.vtkOrientedImageData
+) -> None:
+    """Add a label map to what a segment holds."""
+    # "Mask" sets the segment's own label; "max" would set 1, in a shared label map the label of another segment.
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    if not logic.SetBinaryLabelmapToSegment(
+        labelmap, segmentation, segment_id, logic.MODE_MERGE_MASK, labelmap.GetExtent()
+    ):
+        raise RuntimeError(f"Slicer could not write to the segment {segment_id!r}; see its error log.")
+
+
+def _keep(
+    segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, added: Sequence[slicer.vtkOrientedImageData]
+) -> None:
+    """Erase what lies outside of label maps that were added."""
+    whole = labelmap_of(segmentation, segment_id)
+    if whole is None or whole.IsEmpty():
+        return
+    kept = union(added, whole)
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    if not logic.SetBinaryLabelmapToSegment(kept, segmentation, segment_id, logic.MODE_MERGE_MIN, kept.GetExtent()):
+        raise RuntimeError(f"Slicer could not erase from the segment {segment_id!r}; see its error log.")

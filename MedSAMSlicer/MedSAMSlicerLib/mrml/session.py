@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import slicer
 
+from MedSAMSlicerLib.mrml.history import History, Undone
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.task import SegmentationTask, Step
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
@@ -19,7 +20,7 @@ class SegmentationSession:
     """Segments structures of volume nodes into segmentation nodes with one model.
 
     Slices that were segmented before are not encoded again. Every call of `segment` or `segment_by_slice` is one step
-    of `undo`. The source volume and all other segments stay as they are.
+    of `undo`, of which the last ten are kept. The source volume and all other segments stay as they are.
 
     Usage example::
 
@@ -29,13 +30,20 @@ class SegmentationSession:
 
     :param predictor: the model, see `inference.predictor.Predictor`; may be given later, before anything is computed.
     :param cache: where slice embeddings are kept; give one to share it between sessions.
+    :param save_state: called with a segmentation right before it is changed, for a history that others keep.
     """
 
-    def __init__(self, predictor: Predictor | None = None, cache: EmbeddingCache | None = None) -> None:
+    def __init__(
+        self,
+        predictor: Predictor | None = None,
+        cache: EmbeddingCache | None = None,
+        save_state: Callable[[slicer.vtkMRMLSegmentationNode], object] = lambda segmentation: None,
+    ) -> None:
         self.predictor = predictor
         # Not "or": a cache that is still empty is false.
         self.cache = EmbeddingCache() if cache is None else cache
-        self._histories: dict[slicer.vtkMRMLSegmentationNode, slicer.vtkSegmentationHistory] = {}
+        self._save_state = save_state
+        self._histories: dict[slicer.vtkMRMLSegmentationNode, History] = {}
         self._reviews: dict[tuple[slicer.vtkMRMLSegmentationNode, str], list[SliceReview]] = {}
 
     def segment(
@@ -63,7 +71,7 @@ class SegmentationSession:
         key_slices: Sequence[KeySlice | slicer.vtkMRMLMarkupsROINode] = (),
         **options: Any,
     ) -> Iterator[Step]:
-        """Segment what an ROI holds, slice by slice.
+        """Segment what an ROI holds, slice by slice; from one that is a box on one slice, it is followed until it ends.
 
         The segment grows while the steps are taken. A caller who stops early (closes the generator) keeps the slices
         that are done; after an error the segmentation is as it was before. Nothing happens before the first step.
@@ -93,15 +101,18 @@ class SegmentationSession:
         window: str = "auto",
         propagation: str = "path",
         first: tuple[int, int] | None = None,
+        limit: float | None = None,
         editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
     ) -> SegmentationTask:
         """Read all that the segmentation of structures needs of their nodes; nothing is changed yet.
 
         :param axis: of the slices, "i", "j", "k" or "auto", see `volume.geometry.choose_axis`; without an ROI "auto" is
-            the first key slice's.
+            the first key slice's, and a box on one slice is always followed along its own.
         :param window: see `volume.intensity.resolve_window`.
         :param propagation: a name in `volume.propagation.PROPAGATIONS`.
         :param first: the slice to begin with, (axis, index), see `task.SegmentationTask`.
+        :param limit: how far a structure without a 3-D box is followed to either side, in millimeters; by default until
+            it ends.
         :param editor_node: a Segment Editor's settings, for its masking and overwrite rules to hold; by default the
             segments may overlap others, which stay as they are.
         :raises ValueError: if a node is missing or can't be used, a structure lies outside of the volume, or an option
@@ -111,12 +122,14 @@ class SegmentationSession:
             volume,
             segmentation,
             structures,
-            save_state=lambda: self._history(segmentation).SaveState(),
+            save_state=lambda: self._save_state(segmentation),
+            record=lambda edit: self._history(segmentation).add(edit),
             remember=lambda segment_id, slices: self._reviews.__setitem__((segmentation, segment_id), slices),
             axis=axis,
             window=window,
             propagation=propagation,
             first=first,
+            limit=limit,
             editor_node=editor_node,
         )
 
@@ -125,12 +138,12 @@ class SegmentationSession:
         if self.predictor is None:
             raise RuntimeError("The session has no model yet: set its predictor.")
         try:
-            for number, result in task.compute(self.predictor, self.cache):
-                yield task.take(number, result)
-            task.finish()
-        except GeneratorExit:
-            task.keep()
-            raise
+            try:
+                for number, result in task.compute(self.predictor, self.cache):
+                    yield task.take(number, result)
+                task.finish()
+            except GeneratorExit:
+                task.keep()
         except BaseException:
             task.roll_back()
             raise
@@ -144,28 +157,37 @@ class SegmentationSession:
         """
         return list(self._reviews.get((segmentation, segment_id), ()))
 
-    def can_undo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
-        """Return whether there is a segmentation to take back."""
-        return bool(self._history(segmentation).IsRestorePreviousStateAvailable())
+    def undoable(self, segmentation: slicer.vtkMRMLSegmentationNode) -> Undone:
+        """Tell what `undo` would do; if that is nothing, ``left`` says why, or is empty where no run is left."""
+        return self._history(segmentation).undoable()
 
-    def can_redo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
-        """Return whether there is something that was undone."""
-        return bool(self._history(segmentation).IsRestoreNextStateAvailable())
+    def redoable(self, segmentation: slicer.vtkMRMLSegmentationNode) -> Undone:
+        """Tell what `redo` would do, see `undoable`."""
+        return self._history(segmentation).redoable()
 
-    def undo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
-        """Take the last segmentation back; False if there is none."""
-        return self.can_undo(segmentation) and bool(self._history(segmentation).RestorePreviousState())
+    def undo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> Undone:
+        """Take the last run back.
 
-    def redo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> bool:
-        """Bring back what was undone; False if there is nothing."""
-        return self.can_redo(segmentation) and bool(self._history(segmentation).RestoreNextState())
+        Only what it wrote, and only in segments that nobody has changed since: what was edited, renamed, added or
+        deleted stays.
 
-    def _history(self, segmentation: slicer.vtkMRMLSegmentationNode) -> slicer.vtkSegmentationHistory:
+        :return: what was done, and what was left and why; false if there is no run to take back.
+        :raises ValueError: if all that is left of the run was changed since.
+        """
+        if self.undoable(segmentation):
+            self._save_state(segmentation)
+        return self._history(segmentation).undo()
+
+    def redo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> Undone:
+        """Bring back what was undone last, as `undo` takes it back."""
+        if self.redoable(segmentation):
+            self._save_state(segmentation)
+        return self._history(segmentation).redo()
+
+    def _history(self, segmentation: slicer.vtkMRMLSegmentationNode) -> History:
+        if segmentation is None:
+            raise ValueError("No segmentation is given: choose the one whose segmentations are to be undone.")
         # A node that left its scene can't be undone any more; its history would only hold memory.
         self._histories = {node: history for node, history in self._histories.items() if node.GetScene()}
         self._reviews = {key: review for key, review in self._reviews.items() if key[0].GetScene()}
-        if segmentation not in self._histories:
-            history = slicer.vtkSegmentationHistory()
-            history.SetSegmentation(segmentation.GetSegmentation())
-            self._histories[segmentation] = history
-        return self._histories[segmentation]
+        return self._histories.setdefault(segmentation, History(segmentation))

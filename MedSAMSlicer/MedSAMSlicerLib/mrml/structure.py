@@ -10,19 +10,28 @@ import slicer
 
 from MedSAMSlicerLib.mrml.key_slices import key_slice_of
 from MedSAMSlicerLib.mrml.markups import ijk_corners
+from MedSAMSlicerLib.mrml.slice_boxes import checked_key, is_on_slice, key_on_slice
 from MedSAMSlicerLib.mrml.volumes import dimensions, voxels
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.geometry import AXES, box_corners, plane_axes, roi_boxes, voxel_box_corners
+from MedSAMSlicerLib.volume.geometry import (
+    AXES,
+    box_corners,
+    choose_axis,
+    plane_axes,
+    roi_boxes,
+    voxel_box_corners,
+)
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.stack import SliceStack
 
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What is to be segmented: by a 3-D box, by boxes in single slices, or by key slices alone.
+    """What is to be segmented: by a 3-D box, a box on one slice, boxes in single slices, or key slices alone.
 
     :param name: of a new segment.
     :param corners: (8, 3) of the 3-D box, in continuous IJK; None without one.
+    :param start: the box on one slice, from which the structure is followed until it ends; None without one.
     :param boxes: slice index -> box in slice pixels, along ``axis``.
     :param axis: along which the structure has to be cut, "i", "j" or "k"; "auto" where any will do.
     :param segment_id: the segment whose content is replaced; None for a new one.
@@ -30,10 +39,16 @@ class Structure:
 
     name: str
     corners: np.ndarray | None = None
+    start: KeySlice | None = None
     boxes: Mapping[int, Box] | None = None
     axis: str = "auto"
     key_slices: tuple[KeySlice, ...] = ()
     segment_id: str | None = None
+
+    @property
+    def is_followed(self) -> bool:
+        """Return whether the ends of the structure have to be found."""
+        return self.corners is None and not self.boxes
 
     @classmethod
     def of_roi(
@@ -43,7 +58,9 @@ class Structure:
         segment_id: str | None = None,
         key_slices: Sequence[KeySlice | slicer.vtkMRMLMarkupsROINode] = (),
     ) -> Structure:
-        """Read an ROI, and flat ones as key slices; without an ROI the structure is followed until it ends.
+        """Read an ROI, and flat ones as key slices; without an ROI the structure is followed from the first of these.
+
+        From an ROI that is a box on one slice (see `mrml.slice_boxes`) the structure is followed as well.
 
         :raises ValueError: if a node can't be used, or there is neither an ROI nor a key slice.
         """
@@ -54,6 +71,9 @@ class Structure:
             name = "Segment" if isinstance(first, KeySlice) else first.GetName()
             return cls(name, axis="ijk"[keys[0].axis], key_slices=keys, segment_id=segment_id)
         corners = ijk_corners(roi, volume)
+        if is_on_slice(roi):
+            start = key_on_slice(roi, volume)
+            return cls(roi.GetName(), None, start, axis="ijk"[start.axis], key_slices=keys, segment_id=segment_id)
         return cls(roi.GetName(), corners, key_slices=keys, segment_id=segment_id)
 
     @classmethod
@@ -74,6 +94,38 @@ class Structure:
         i0, j0, k0 = (int(index) for index in first)
         i1, j1, k1 = (int(index) for index in last)
         return cls(name, voxel_box_corners((i0, j0, k0), (i1, j1, k1)), segment_id=segment_id)
+
+    @classmethod
+    def of_slice(
+        cls,
+        volume: slicer.vtkMRMLVolumeNode,
+        index: int,
+        box: Sequence[float],
+        axis: str,
+        name: str = "Segment",
+        segment_id: str | None = None,
+    ) -> Structure:
+        """Take a box on one slice, from which the structure is followed until it ends.
+
+        :param box: (x0, y0, x1, y1) in slice pixels, inclusive (see `prompts.Box`).
+        :param axis: "i", "j" or "k"; "auto" for the one along which the volume is best cut.
+        :raises ValueError: if the volume has no such slice, the box lies outside of it or is a single pixel, has not
+            four numbers, or the axis is unknown.
+        """
+        voxels(volume)  # refuses a missing or empty volume
+        if axis not in ("auto", *AXES):
+            raise ValueError(f"The axis {axis!r} is unknown: give i, j or k, the axis that the slice index counts.")
+        if len(box) != 4:
+            raise ValueError(f"The box {tuple(box)} has {len(box)} numbers: give (x0, y0, x1, y1).")
+        size = dimensions(volume)
+        along = choose_axis(volume.GetSpacing(), size) if axis == "auto" else AXES[axis]
+        if not 0 <= index < size[along]:
+            raise ValueError(
+                f"There is no slice {index} along axis {'IJK'[along]}: the volume has {size[along]} slices there."
+            )
+        corners = _corners_of(Box(*(float(edge) for edge in box)), along, int(index))
+        start = checked_key(along, int(index), roi_boxes(corners, size, along), name, volume.GetName())
+        return cls(name, None, start, axis="ijk"[along], segment_id=segment_id)
 
     @classmethod
     def of_slices(
@@ -100,17 +152,18 @@ class Structure:
     ) -> tuple[SliceStack, Mapping[int, Box], tuple[KeySlice, ...]]:
         """Return the stack of slices along the structure's axis, and its boxes and key slices there.
 
-        Boxes of single slices are key slices; the slices between them get boxes between theirs.
+        Boxes of single slices are key slices; the slices between them get boxes between theirs. A box on one slice is
+        the first key slice, and there are no boxes: the ends have to be found.
 
         :param stack: of the volume, along the axis to take where any will do.
-        :param any_axis: whether the structure may choose another axis than the stack's; boxes of slices always do.
+        :param any_axis: whether the structure may choose another axis than the stack's; boxes on slices always do.
         :raises ValueError: if the structure lies outside of the volume.
         """
-        if self.axis != "auto" and (any_axis or self.boxes is not None):
+        if self.axis != "auto" and (any_axis or self.boxes is not None or self.start is not None):
             stack = stack.along(AXES[self.axis])
-        if self.corners is None and self.boxes is None:
-            return stack, {}, self.key_slices
-        keys = self.key_slices
+        keys = self.key_slices if self.start is None else (self.start, *self.key_slices)
+        if self.is_followed:
+            return stack, {}, keys
         if self.corners is not None:
             boxes = roi_boxes(self.corners, dimensions(volume), stack.axis)
         else:

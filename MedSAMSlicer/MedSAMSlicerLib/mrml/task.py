@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import slicer
 
-from MedSAMSlicerLib.mrml.editing_rules import apply_editing_rules
+from MedSAMSlicerLib.mrml.editing_rules import apply_editing_rules, gives_way
+from MedSAMSlicerLib.mrml.history import Edit
 from MedSAMSlicerLib.mrml.pending import PendingSlices
-from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, require_labelmaps
+from MedSAMSlicerLib.mrml.segment_state import PackedMask, SegmentState, stamp
+from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, require_labelmaps, union
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world, voxels
 from MedSAMSlicerLib.mrml.windows import window_of
@@ -20,7 +22,7 @@ from MedSAMSlicerLib.volume.propagation import propagation_named
 from MedSAMSlicerLib.volume.review import SliceReview, review
 from MedSAMSlicerLib.volume.segmentation import segment_structure
 from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Predictor, SliceMask, middle_out
+from MedSAMSlicerLib.volume.steps import Outcome, Predictor, SliceMask, middle_out
 
 
 class SceneChangedError(RuntimeError):
@@ -47,15 +49,38 @@ class _Part:
     boxes: Mapping[int, Box]
     keys: tuple[KeySlice, ...]
     results: dict[int, SliceMask]
+    outcome: Outcome = field(default_factory=Outcome)
     segment_id: str | None = None
     writer: SegmentWriter | None = None
     pending: PendingSlices | None = None
-    before: slicer.vtkOrientedImageData | None = None
+    before: SegmentState | None = None
+    name: str = ""
+    stamp: tuple[object, ...] = ()
 
     @property
     def corrects(self) -> bool:
         """Return whether a segment that is there is corrected, which is done in whole or not at all."""
         return self.structure.segment_id is not None and bool(self.structure.key_slices)
+
+    def settle(self) -> None:
+        """Take the segment for what this task has made of it."""
+        assert self.writer is not None
+        self.stamp = stamp(self.writer.segmentation, self.writer.segment_id)
+
+    def untouched(self) -> bool:
+        """Return whether the segment holds what this task has written, or held before, and nothing else."""
+        if self.writer is None or stamp(self.writer.segmentation, self.writer.segment_id) == self.stamp:
+            return True
+        written = self.writer.written
+        if written is not None or self.before is None:
+            expected = PackedMask.of(union(written or ()))
+        else:
+            expected = self.before.mask
+        state = SegmentState.of(self.writer.segmentation, self.writer.segment_id)
+        if state is None or not state.mask.equals(expected):
+            return False
+        self.settle()
+        return True
 
 
 class SegmentationTask:
@@ -65,9 +90,11 @@ class SegmentationTask:
     `finish`, `keep` (what is done, after a stop) or `roll_back`, all in the main thread. All of it is one step of undo.
 
     :param save_state: called once, right before the first change of the segmentation.
+    :param record: called with what the run has done to the segments, once it is done, if it has done anything.
     :param remember: called with a segment's ID and its slices for review when the segment is complete.
     :param first: the slice that the user looks at, (axis, index), axis 0 = I, 1 = J, 2 = K: a new structure begins
         there. By default it begins with its middle slice.
+    :param limit: how far a structure without a 3-D box is followed to either side, in millimeters; None for no limit.
     :param editor_node: a Segment Editor's parameters, whose masking and overwrite rules hold for the result.
     :raises ValueError: if a node is missing or can't be used, a structure lies outside of the volume, or an option is
         unknown; nothing is changed then.
@@ -80,13 +107,17 @@ class SegmentationTask:
         structures: Sequence[Structure],
         *,
         save_state: Callable[[], object],
+        record: Callable[[Edit], object],
         remember: Callable[[str, list[SliceReview]], object],
         axis: str = "auto",
         window: str = "auto",
         propagation: str = "path",
         first: tuple[int, int] | None = None,
+        limit: float | None = None,
         editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
     ) -> None:
+        if limit is not None and not 0 < limit < float("inf"):
+            raise ValueError(f"The limit is {limit} mm: give a distance above 0, or none to follow until the end.")
         stack = SliceStack(voxels(volume), volume.GetSpacing(), axis=axis, window=window_of(volume, window))
         require_labelmaps(segmentation)
         for each in structures:
@@ -95,14 +126,23 @@ class SegmentationTask:
                     f"The segmentation {segmentation.GetName()!r} has no segment {each.segment_id!r}: "
                     "give the ID of one, or none for a new one."
                 )
+        given = [each.segment_id for each in structures if each.segment_id is not None]
+        if len(set(given)) < len(given):
+            raise ValueError(f"Two structures are to replace the segment {given[0]!r}: give each a segment of its own.")
         propagation_named(propagation)
+        if propagation != "path" and any(each.start is not None for each in structures):
+            raise ValueError(
+                f"The propagation {propagation!r} can't follow a box on one slice: use 'path', or give a 3-D box."
+            )
         self._parts = [
             _Part(each, *each.cut(stack, volume, any_axis=axis == "auto"), results={}) for each in structures
         ]
         self._volume, self._segmentation = volume, segmentation
-        self._save_state, self._remember = save_state, remember
+        self._save_state, self._record, self._remember = save_state, record, remember
         self._propagation, self._first, self._editor_node = propagation, first, editor_node
-        self._saved = False
+        self._limit = limit
+        self._saved = self._writing = False
+        self._others: dict[str, SegmentState] = {}
         self._stamp = _stamp(volume)
 
     @property
@@ -121,11 +161,19 @@ class SegmentationTask:
         :return: pairs for `take`: which structure, and a slice of it.
         """
         for number, part in enumerate(self._parts):
-            results = segment_structure(
-                part.stack, part.boxes, predictor, cache, part.keys, self._propagation, self._first_of(part)
-            )
-            for result in results:
+            for result in self._compute(part, predictor, cache):
                 yield number, result
+
+    def _compute(self, part: _Part, predictor: Predictor, cache: EmbeddingCache) -> Generator[SliceMask, None, None]:
+        first = self._first_of(part)
+        part.outcome = yield from segment_structure(
+            part.stack, part.boxes, predictor, cache, part.keys, self._propagation, first, self._limit
+        )
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """Return what the user should know of each segment beyond its mask, by its ID, once it is made."""
+        return {part.segment_id: part.outcome for part in self._parts if part.segment_id is not None}
 
     def take(self, number: int, result: SliceMask) -> Step:
         """Put a slice into its segment, soon: slices are written together.
@@ -140,6 +188,7 @@ class SegmentationTask:
         assert part.segment_id is not None
         if result.final or not part.corrects:
             part.pending.add(result)
+            part.settle()
         part.results[result.index] = result
         done = sum(len(each.results) for each in self._parts)
         return Step(number, part.segment_id, done, self.total, result)
@@ -157,9 +206,15 @@ class SegmentationTask:
             raise SceneChangedError(
                 f"The volume {self._volume.GetName()!r} was changed or moved while it was being segmented: start again."
             )
-        for segment_id in self.segment_ids:
-            if self._segmentation.GetSegmentation().GetSegment(segment_id) is None:
+        for part in self._parts:
+            if part.segment_id is None:
+                continue
+            if self._segmentation.GetSegmentation().GetSegment(part.segment_id) is None:
                 raise SceneChangedError("The segment was deleted while it was being made.")
+            if not part.untouched():
+                raise SceneChangedError(
+                    f"The segment {part.name!r} was edited while it was being made: it stays as it is now."
+                )
 
     def finish(self) -> None:
         """Write what is left; the segments are complete.
@@ -178,18 +233,30 @@ class SegmentationTask:
         self._write(complete=False)
 
     def roll_back(self) -> None:
-        """Make the segments as they were; segments that others have edited meanwhile are not touched."""
+        """Make the segments as they were; one that others have edited or renamed meanwhile is not touched."""
         if self._segmentation.GetScene() is None:
             return
         content = self._segmentation.GetSegmentation()
+        edited: dict[str, SegmentState | None] = {}
         for part in self._parts:
             if part.segment_id is None or content.GetSegment(part.segment_id) is None:
                 continue
+            part.stamp = ()  # asked of the voxels: a script may have written to them without a word
+            untouched = self._writing or part.untouched()
             if part.before is None:
-                content.RemoveSegment(part.segment_id)
-            elif self._saved and part.writer is not None:
-                part.writer.restore(part.before)
+                if untouched and content.GetSegment(part.segment_id).GetName() == part.name:
+                    content.RemoveSegment(part.segment_id)
+            elif part.writer is not None and part.writer.written is not None:
+                if untouched:
+                    part.before.put(self._segmentation, part.segment_id)
+                else:
+                    edited[part.segment_id] = part.before
             part.segment_id = part.pending = None
+        for segment_id, state in self._others.items():
+            state.put(self._segmentation, segment_id)
+        self._others = {}
+        # What such a segment held before the run can be had again at least.
+        self._record_since(edited)
 
     def _first_of(self, part: _Part) -> int | None:
         """Choose the slice of a structure that is shown first; none where the user sees nothing before the end."""
@@ -208,22 +275,50 @@ class SegmentationTask:
         if part.segment_id is None:
             part.segment_id = add_segment(self._segmentation, part.structure.name)
         else:
-            part.before = slicer.vtkOrientedImageData()
-            self._segmentation.GetBinaryLabelmapRepresentation(part.segment_id, part.before)
+            part.before = SegmentState.of(self._segmentation, part.segment_id)
         if self._segmentation.GetDisplayNode() is None:
             self._segmentation.CreateDefaultDisplayNodes()
+        part.name = self._segmentation.GetSegmentation().GetSegment(part.segment_id).GetName()
         part.writer = SegmentWriter(self._segmentation, part.segment_id, self._volume)
+        part.settle()
         replaces = part.structure.segment_id is not None
         part.pending = PendingSlices(part.stack, part.writer, replaces=replaces, at_once=part.corrects)
 
     def _write(self, *, complete: bool) -> None:
-        for part in self._parts:
-            if part.pending is None or part.writer is None or (part.corrects and not complete):
-                continue
-            self._save()
+        parts = [part for part in self._parts if part.pending is not None and (complete or not part.corrects)]
+        if not parts:
+            return
+        self._save()
+        self._writing = True
+        if self._editor_node is not None and gives_way(self._editor_node):
+            self._others = self._read_others()
+        before: dict[str, SegmentState | None] = dict(self._others)
+        for part in parts:
+            assert part.pending is not None
+            assert part.writer is not None
             part.pending.write()
             if self._editor_node is not None:
-                apply_editing_rules(self._editor_node, part.writer, part.before, self._volume)
+                held = part.before.mask.labelmap() if part.before is not None else None
+                apply_editing_rules(self._editor_node, part.writer, held, self._volume)
+            before[part.writer.segment_id] = part.before
+        self._writing, self._others = False, {}
+        self._record_since(before)
+
+    def _read_others(self) -> dict[str, SegmentState]:
+        ids = set(self._segmentation.GetSegmentation().GetSegmentIDs()) - set(self.segment_ids)
+        states = {segment_id: SegmentState.of(self._segmentation, segment_id) for segment_id in sorted(ids)}
+        return {segment_id: state for segment_id, state in states.items() if state is not None}
+
+    def _record_since(self, before: Mapping[str, SegmentState | None]) -> None:
+        """Record which segments hold something else than before."""
+        after = {segment_id: SegmentState.of(self._segmentation, segment_id) for segment_id in before}
+        changed = {
+            segment_id: now
+            for segment_id, now in after.items()
+            if now is not None and ((was := before[segment_id]) is None or not was.mask.equals(now.mask))
+        }
+        if changed:
+            self._record(Edit({segment_id: before[segment_id] for segment_id in changed}, changed))
 
     def _save(self) -> None:
         if not self._saved:

@@ -16,11 +16,11 @@ PATIENCE_S = 900.0
 
 
 @contextmanager
-def exclusive(path: Path, *, while_waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+def exclusive(path: Path, *, while_waiting: Callable[[], object] = lambda: None) -> Iterator[IO[bytes]]:
     """Hold the lock of ``path``, a file that is about to be written; the system releases it when a process dies.
 
-    The lock lies in an empty file beside ``path``, which stays: deleting it would let a third process lock a new one
-    while a second still waits for the old one.
+    The lock lies in a file beside ``path``, which stays: deleting it would let a third process lock a new one while a
+    second still waits for the old one. It is empty, and given to the holder, who may keep a note in it.
 
     :param while_waiting: called about five times a second while another process holds the lock; may raise to give up.
     :raises TimeoutError: another process has held the lock for a quarter of an hour.
@@ -28,7 +28,7 @@ def exclusive(path: Path, *, while_waiting: Callable[[], object] = lambda: None)
     lock = path.with_name(f".{path.name}.lock")
     with writing_to(path):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("ab")
+        file = lock.open("a+b")
     with file:
         deadline = time.monotonic() + PATIENCE_S
         while not _acquire(file):
@@ -39,7 +39,7 @@ def exclusive(path: Path, *, while_waiting: Callable[[], object] = lambda: None)
                 )
             while_waiting()
             time.sleep(_POLL_S)
-        yield
+        yield file
 
 
 if sys.platform == "win32":

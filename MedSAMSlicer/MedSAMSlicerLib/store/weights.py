@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -104,12 +104,13 @@ class WeightsStore:
         self._remember(stored.path, weights.sha256)
         return stored.path
 
-    def import_file(self, name: str, path: Path) -> Path:
+    def import_file(self, name: str, path: Path, recognize: Callable[[Weights], object] = lambda weights: None) -> Path:
         """Copy a file that the user has fetched by hand into the store, and return the copy.
 
         Takes the checkpoint itself or the archive that contains it. Weights without a published checksum are bound to
         this file: later ones must equal it, until they are removed.
 
+        :param recognize: raises a ValueError if the file is none of these weights; asked where there is no checksum.
         :raises ValueError: the file is not the one that belongs to the name.
         :raises FileNotFoundError: there is no such file.
         """
@@ -125,6 +126,8 @@ class WeightsStore:
                     self._remember(target, weights.sha256)
                     return target
         self._refuse_wrong_file(weights, path, sha256)
+        if self._expected_sha256(weights) is None:
+            recognize(weights)
         with replacing(target) as draft:
             shutil.copyfile(path, draft)
             if sha256_of(draft) != sha256:
@@ -229,7 +232,7 @@ def _read_record(path: Path) -> _Record | None:
     """Return what is remembered of a weights file; an unreadable record counts as none."""
     try:
         return _Record(**json.loads(_record_file(path).read_text(encoding="ascii")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

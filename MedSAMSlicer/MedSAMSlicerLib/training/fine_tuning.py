@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.loop import Loop, Stopped
 from MedSAMSlicerLib.training.model_file import model_card, publish
 from MedSAMSlicerLib.training.outlines import Outlines
-from MedSAMSlicerLib.training.preconditions import check_dataset, check_room, load_base
+from MedSAMSlicerLib.training.preconditions import check_dataset, check_output, check_room, load_base
 from MedSAMSlicerLib.training.recipe import Recipe
 from MedSAMSlicerLib.training.run import Progress, RunFolder, interruptible, show_in_tensorboard
 from MedSAMSlicerLib.training.samples import Samples
@@ -62,6 +62,7 @@ class Outcome:
     :param base: figures of the base model.
     :param test: figures of the test cases; None if there are none, or if the run was stopped.
     :param message: a sentence for the user.
+    :param interrupted: whether a signal has ended it.
     """
 
     output: Path | None
@@ -69,6 +70,7 @@ class Outcome:
     base: dict[str, float]
     test: dict[str, float] | None
     message: str
+    interrupted: bool = False
 
 
 def fine_tune(
@@ -103,7 +105,8 @@ def fine_tune(
                     raise Stopped
 
         try:
-            return _Run(job, folder, team, store or WeightsStore(), tell).outcome()
+            outcome = _Run(job, folder, team, store or WeightsStore(), tell).outcome()
+            return replace(outcome, interrupted=interrupted.is_set())
         except Exception as error:
             if team.leads:
                 folder.tell(Progress("failed", message=str(error)))
@@ -127,12 +130,9 @@ class _Run:
         if team.leads:
             check_dataset(self.dataset, self.train, self.held)
         self.base_path, self.base = load_base(job.base, recipe.depth, store)
+        check_output(job.output, self.base_path, self.base)
         known = any(weights.name == job.base for weights in store.catalog)
         origin = (job.base if known else self.base_path.name, sha256_of(self.base_path))
-        if team.leads:
-            seen = {case.id: [case.split, case.checksum, case.labels_checksum, case.window] for case in self._seen()}
-            folder.settle({"recipe": asdict(recipe), "base": list(origin), "cases": seen})
-            self.dataset.mark_used(list(seen), folder.folder.absolute().name)
         outlines = Outlines(self.dataset.load(case) for case in self.train)
         self.trainee = Trainee(self.base, recipe, *origin)
         embeddings = None
@@ -162,6 +162,11 @@ class _Run:
         )
         self.card = model_card(*origin, recipe, [*self._seen(), *self.kept], len(outlines.all))
         self.before: dict[str, float] = {}
+        # Only now that all that may be refused has been loaded.
+        if team.leads:
+            seen = {case.id: [case.split, case.checksum, case.labels_checksum, case.window] for case in self._seen()}
+            folder.settle({"recipe": asdict(recipe), "base": list(origin), "cases": seen})
+            self.dataset.mark_used(list(seen), folder.folder.absolute().name)
 
     def outcome(self) -> Outcome:
         """Train, test, and write the model."""

@@ -38,6 +38,17 @@ def load_base(name: str, depth: str, store: WeightsStore) -> tuple[Path, MedSAM]
     return path, base
 
 
+def check_output(output: Path, base_path: Path, base: MedSAM) -> None:
+    """Refuse to write the tuned model over the one that it is made from, or over that one's own base.
+
+    :raises ValueError: if it is so.
+    """
+    origin = base_path.with_name(Path(str(base.metadata.get("base", {}).get("name", base_path.name))).name)
+    for path in (base_path, origin):
+        if output.exists() and path.exists() and output.samefile(path):
+            raise ValueError(f"The output {output} is the model {path} that is trained from: give it another path.")
+
+
 def check_room(folder: Path, model: MedSAM, count: int) -> None:
     """Refuse to keep more embeddings than the disk has room for.
 

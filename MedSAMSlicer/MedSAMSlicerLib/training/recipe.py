@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,9 @@ class Recipe:
         for name in ("weight_decay", "samples_per_epoch", "seed", "guard_tolerance", "least_response"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more.")
+        for name in ("learning_rate", "weight_decay", "guard_tolerance", "least_response"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}: give a finite number.")
         shares = (self.region_boxes, self.neighbor_boxes)
         if not 0 <= min(shares) <= sum(shares) <= 1:
             raise ValueError(f"The shares of boxes {shares} are wrong: give 0 or more each, together at most 1.")

@@ -64,12 +64,24 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Keep other runs out of the folder, and take back an old request to stop.
 
+        A folder that is made for a run that is refused goes with it.
+
         :raises RunError: if another run is in it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.folder / "run", while_waiting=self._refuse):
-            (self.folder / "stop").unlink(missing_ok=True)
-            yield
+        new = [folder for folder in (self.folder, *self.folder.absolute().parents) if not folder.exists()]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with exclusive(self.folder / "run", while_waiting=self._refuse):
+                (self.folder / "stop").unlink(missing_ok=True)
+                yield
+        except BaseException:
+            if new and not (self.folder / "settings.json").exists():
+                with contextlib.suppress(OSError):
+                    for name in ("progress.json", ".run.lock"):
+                        (self.folder / name).unlink(missing_ok=True)
+                    for folder in new:
+                        folder.rmdir()
+            raise
 
     def settle(self, settings: dict[str, Any]) -> None:
         """Write what the run is made with, or check that it is what an earlier start of the run was made with.

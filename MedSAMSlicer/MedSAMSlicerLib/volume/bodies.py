@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import SimpleITK as sitk
 
 from MedSAMSlicerLib.volume.candidates import grown
 
@@ -54,5 +53,8 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
 
 def _labels(masks: np.ndarray, gap: int) -> np.ndarray:
     """Number the bodies of masks from 1; neighbors by a face, an edge or a corner are of one body."""
+    # Only here: the command line asks for the names of propagations, and must not wait for it.
+    import SimpleITK as sitk
+
     wide = grown(masks, gap // 2) if gap > 1 else masks
     return sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(wide.astype(np.uint8)), True))

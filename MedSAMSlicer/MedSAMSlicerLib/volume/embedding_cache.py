@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
@@ -134,7 +135,9 @@ class EmbeddingCache:
         store = cast(EmbeddingStore, self.store)
         values = store.get(key)
         if values is not None:
-            return encoder.unpack(values, (image.shape[0], image.shape[1]))
+            # What somebody has put there that is no embedding of this model is made anew.
+            with contextlib.suppress(ValueError):
+                return encoder.unpack(values, (image.shape[0], image.shape[1]))
         embedding = encoder.encode(image)
         store.put(key, encoder.pack(embedding))
         return embedding

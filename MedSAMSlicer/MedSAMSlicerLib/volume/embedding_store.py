@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ _PART = ".embedding-part"
 # How a file begins: the format, the digest of what follows, then the array's three sizes.
 _FORMAT = b"MedSAM embedding 1\n"
 _DIGEST_BYTES = 16
+_SHAPE_BYTES = 12
 
 
 class EmbeddingStore:
@@ -48,15 +50,15 @@ class EmbeddingStore:
             return None
         start = len(_FORMAT) + _DIGEST_BYTES
         body = content[start:]
-        if content[:start] != _FORMAT + _digest(key, body):
+        shape = tuple(np.frombuffer(body[:_SHAPE_BYTES].ljust(_SHAPE_BYTES, b"\0"), dtype="<u4").tolist())
+        if content[:start] != _FORMAT + _digest(key, body) or len(body) != _SHAPE_BYTES + 2 * math.prod(shape):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
         # Where the file is read-only or gone by now, it was read all the same.
         with contextlib.suppress(OSError):
             os.utime(path)
-        shape = np.frombuffer(body, dtype="<u4", count=3)
-        return np.frombuffer(body, dtype="<f2", offset=shape.nbytes).reshape(shape)
+        return np.frombuffer(body, dtype="<f2", offset=_SHAPE_BYTES).reshape(shape)
 
     def put(self, key: bytes, values: np.ndarray) -> None:
         """Write an embedding (C, h, w); one that half precision can't hold is left out."""

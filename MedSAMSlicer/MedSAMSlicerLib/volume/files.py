@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import math
-import os
-import re
-import struct
 import tempfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +11,23 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from MedSAMSlicerLib.volume.dicom_series import read_dicom
+from MedSAMSlicerLib.volume.image_file import FileError, is_dicom, quiet, read_image, reason
+
+# Their place for all who read files of volumes.
+__all__ = ["FileError", "Volume", "atomic_output", "check_holds", "is_dicom", "read_image", "read_volume", "stem"]
+__all__ += ["write_labelmap"]
+
 # ITK works in LPS, Slicer in RAS: the first two coordinates change sign.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-# Slices of one series whose gaps differ by more than this are not a regular grid (Slicer's DICOM plugin: 1 %).
-_SPACING_TOLERANCE = 0.01
-
-
-class FileError(ValueError):
-    """A file that can't be read as what was asked for; the text says which, why and what to do."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels (K, J, I), in color (K, J, I, channels), and the matrix (4, 4) from IJK to RAS in millimeters."""
+    """Voxels (K, J, I), in color (K, J, I, channels), and the matrix (4, 4) from IJK to RAS in millimeters.
+
+    The voxels of a file can't be written to.
+    """
 
     voxels: np.ndarray
     ijk_to_ras: np.ndarray
@@ -57,7 +54,11 @@ def read_volume(path: Path) -> Volume:
     :raises FileError: if there is no such file, or it holds no image, more than one, or one that is not 3-D.
     """
     path = Path(path)
-    image = _read_dicom(path) if path.is_dir() or is_dicom(path) else read_image(path)
+    if path.is_dir() or is_dicom(path):
+        voxels, ijk_to_lps = read_dicom(path)
+        voxels.flags.writeable = False
+        return Volume(voxels, _LPS_TO_RAS @ ijk_to_lps, stem(path))
+    image = read_image(path)
     dimension, size = image.GetDimension(), image.GetSize()
     if dimension == 4 and size[3] == 1:
         image, dimension = image[:, :, :, 0], 3
@@ -73,14 +74,57 @@ def read_volume(path: Path) -> Volume:
     ijk_to_lps = np.eye(4)
     ijk_to_lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     ijk_to_lps[:3, 3] = image.GetOrigin()
-    return Volume(sitk.GetArrayFromImage(image), _LPS_TO_RAS @ ijk_to_lps, stem(path))
+    if not np.isfinite(ijk_to_lps).all() or abs(np.linalg.det(ijk_to_lps)) < 1e-12:
+        raise FileError(
+            f"{path} has no valid geometry (spacing {image.GetSpacing()}, directions {image.GetDirection()}, origin "
+            f"{image.GetOrigin()}): repair its header, or save it again from Slicer."
+        )
+    return Volume(_short(path, np.asarray(_Pixels(image))), _LPS_TO_RAS @ ijk_to_lps, stem(path))
+
+
+class _Pixels:
+    """The voxels of an image where they are; an array that is made of this keeps the image alive."""
+
+    def __init__(self, image: sitk.Image) -> None:
+        self._image = image
+        self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
+
+
+def _short(path: Path, voxels: np.ndarray) -> np.ndarray:
+    """Make whole numbers of 64 bits, which neither VTK's pictures nor Slicer's files hold, such of 32; others stay.
+
+    :raises FileError: if they don't fit.
+    """
+    if voxels.dtype.kind not in "iu" or voxels.dtype.itemsize < 8:
+        return voxels
+    low, high = int(voxels.min()), int(voxels.max())
+    kinds = [kind for kind in (np.int32, np.uint32) if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max]
+    if not kinds:
+        raise FileError(f"{path} has values from {low} to {high}, of 64 bits: save it with 32 bits or less.")
+    short = voxels.astype(kinds[0])
+    short.flags.writeable = False
+    return short
+
+
+def check_holds(path: Path, ijk_to_ras: np.ndarray) -> None:
+    """Check that a kind of file can hold the geometry of a volume.
+
+    :raises FileError: if it is NIfTI and the voxels are sheared, as those of a tilted gantry are: ITK would write other
+        directions.
+    """
+    axes = ijk_to_ras[:3, :3] / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
+    if path.name.lower().endswith((".nii", ".nii.gz")) and not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
+        raise FileError(
+            f"{path} can't hold sheared voxels (a tilted gantry), as NIfTI files don't: give .seg.nrrd, .nrrd or .mha."
+        )
 
 
 def write_labelmap(path: Path, labels: np.ndarray, ijk_to_ras: np.ndarray) -> None:
     """Write a label map (K, J, I), compressed; the file is either whole or not there.
 
-    :raises FileError: if it can't be written, or is not the same when it is read again.
+    :raises FileError: if it can't be written, can't hold the geometry, or is not the same when it is read again.
     """
+    check_holds(path, ijk_to_ras)
     image = sitk.GetImageFromArray(labels)
     ijk_to_lps = _LPS_TO_RAS @ ijk_to_ras
     spacing = np.linalg.norm(ijk_to_lps[:3, :3], axis=0)
@@ -89,12 +133,16 @@ def write_labelmap(path: Path, labels: np.ndarray, ijk_to_ras: np.ndarray) -> No
     image.SetOrigin(ijk_to_lps[:3, 3].tolist())
     with atomic_output(path) as temporary:
         try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
+            with quiet():
+                sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
-            raise FileError(f"{path} can't be written: {_reason(error)}.") from error
+            raise FileError(f"{path} can't be written: {reason(error)}.") from error
+        del image
         # ITK's writers say nothing when the disk is full.
         try:
-            whole = np.array_equal(sitk.GetArrayFromImage(read_image(temporary)), labels)
+            written = read_image(temporary)
+            voxels = sitk.GetArrayViewFromImage(written)
+            whole = voxels.shape == labels.shape and all(map(np.array_equal, voxels, labels))
         except FileError:
             whole = False
         if not whole:
@@ -127,118 +175,3 @@ def stem(path: Path) -> str:
         if ending and name.lower().endswith(ending.lower()):
             return name[: -len(ending)]
     return name
-
-
-def read_image(path: Path) -> sitk.Image:
-    """Read a file as ITK does.
-
-    :raises FileError: if there is no such file, it is empty, or no image.
-    """
-    if not path.exists():
-        raise FileError(f"{path} does not exist: check the path.")
-    if path.stat().st_size == 0:
-        raise FileError(f"{path} is empty: copy or download it again.")
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        _check_nifti(path)
-    try:
-        return sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise FileError(
-            f"{path} can't be read as an image ({_reason(error)}): "
-            "it is damaged, or no NRRD, NIfTI, MetaImage or DICOM file."
-        ) from error
-
-
-def _check_nifti(path: Path) -> None:
-    """Refuse a NIfTI file that is cut off or damaged: ITK says nothing and puts zeros where voxels are missing."""
-    with path.open("rb") as plain:
-        compressed = plain.read(2) == b"\x1f\x8b"
-    try:
-        with gzip.open(path, "rb") if compressed else path.open("rb") as file:
-            header = file.read(348)
-            size = file.seek(0, os.SEEK_END)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise FileError(f"{path} is cut off or damaged ({error}): copy or download it again.") from error
-    # NIfTI-1 as nifti1.h lays it out, in either byte order; ITK itself tells what is no NIfTI file.
-    for order in "<>":
-        if len(header) == 348 and struct.unpack_from(f"{order}i", header)[0] == 348:
-            count, *sizes = struct.unpack_from(f"{order}8h", header, 40)
-            (bits,) = struct.unpack_from(f"{order}h", header, 72)
-            (start,) = struct.unpack_from(f"{order}f", header, 108)
-            expected = int(start) + math.prod(sizes[:count]) * bits // 8
-            if header[344:347] == b"n+1" and size < expected:
-                raise FileError(f"{path} is cut off: it has {size} of {expected} bytes. Copy or download it again.")
-
-
-def is_dicom(path: Path) -> bool:
-    """Tell whether a file has DICOM's magic word."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _read_dicom(path: Path) -> sitk.Image:
-    """Read the DICOM series that a folder holds, or that a file belongs to."""
-    folder = path if path.is_dir() else path.resolve().parent
-    reader = sitk.ImageSeriesReader()
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # What it finds missing we tell ourselves.
-    series = {uid: reader.GetGDCMSeriesFileNames(str(folder), uid) for uid in reader.GetGDCMSeriesIDs(str(folder))}
-    sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-    if path.is_file():
-        wanted = str(path.resolve())
-        series = {
-            uid: files for uid, files in series.items() if wanted in (str(Path(file).resolve()) for file in files)
-        }
-        if not series:
-            return read_image(path)
-    if not series:
-        raise FileError(
-            f"The folder {path} holds no DICOM series: give the folder that has the image files directly in it."
-        )
-    if len(series) > 1:
-        found = "; ".join(f"{len(files)} images such as {Path(files[0]).name}" for files in series.values())
-        raise FileError(
-            f"The folder {path} holds {len(series)} DICOM series ({found}): give one file of the series you want."
-        )
-    (files,) = series.values()
-    if len(files) > 1:
-        _check_spacing(path, files)
-    reader.SetFileNames(files)
-    try:
-        return reader.Execute()
-    except RuntimeError as error:
-        raise FileError(f"The DICOM series in {folder} can't be read: {_reason(error)}.") from error
-
-
-def _check_spacing(path: Path, files: tuple[str, ...]) -> None:
-    """Refuse a series with a missing slice: ITK would place all slices after it wrongly."""
-    positions = []
-    for file in files:
-        header = sitk.ImageFileReader()
-        header.SetFileName(file)
-        header.ReadImageInformation()
-        direction = np.array(header.GetDirection()).reshape(header.GetDimension(), -1)
-        origin = np.array(header.GetOrigin())
-        if len(origin) < 3:
-            return
-        positions.append(float(origin[:3] @ np.cross(direction[:3, 0], direction[:3, 1])))
-    gaps = np.diff(positions)
-    usual = float(np.median(gaps))
-    odd = np.flatnonzero(np.abs(gaps - usual) > abs(usual) * _SPACING_TOLERANCE + 1e-3)
-    if odd.size:
-        raise FileError(
-            f"The DICOM series {path} is not evenly spaced: {gaps[odd[0]]:g} mm between {Path(files[odd[0]]).name} and "
-            f"{Path(files[odd[0] + 1]).name}, else {usual:g} mm. Is a slice missing? Load it in Slicer, which can "
-            "regularize it, and save it as NRRD."
-        )
-
-
-def _reason(error: RuntimeError) -> str:
-    """Find the sentence that matters in one of ITK's multi-line errors."""
-    # "Reason:" is the system's last error, which is often an older one.
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Reason:")]
-    if not lines:
-        return "no reason given"
-    return re.sub("^(sitk::ERROR|ITK ERROR): ", "", lines[-1]).split("): ")[-1].rstrip(".")[:200]
