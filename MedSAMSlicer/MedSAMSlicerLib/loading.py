@@ -13,7 +13,7 @@ from MedSAMSlicerLib.store.weights import WeightsStore
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.inference.predictor import Predictor
-    from MedSAMSlicerLib.model import MedSAM
+    from MedSAMSlicerLib.model import Network
 
 
 def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStore | None = None) -> Predictor:
@@ -32,7 +32,7 @@ def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStor
     return Predictor(network, device=device)
 
 
-def load_model(model: str = "lite", store: WeightsStore | None = None) -> MedSAM:
+def load_model(model: str = "lite", store: WeightsStore | None = None) -> Network:
     """Load a model as it can be trained and saved: on the CPU, in eval mode. See `load_predictor`."""
     store = store or WeightsStore()
     path, known = find_weights(model, store)
@@ -46,7 +46,8 @@ def load_model(model: str = "lite", store: WeightsStore | None = None) -> MedSAM
             "install it; elsewhere run: pip install torch",
             name="torch",
         ) from error
-    network = load_checkpoint(path, partial(_base_of, path, store))
+    architecture = known.architecture if known is not None else None
+    network = load_checkpoint(path, partial(_base_of, path, store), architecture)
     if known is not None:
         network.preprocessing = known.preprocessing
     return network

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -67,6 +68,25 @@ class MLPBlock(nn.Module):
         return self.lin2(self.act(self.lin1(x)))
 
 
+class MLP(nn.Module):
+    """Apply linear layers with an activation between them to the last axis.
+
+    :param dims: channels of the input, of every layer's output.
+    """
+
+    def __init__(self, dims: Sequence[int], activation: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(itertools.starmap(Linear, itertools.pairwise(dims)))
+        self.act = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., dims[0]) to (..., dims[-1])."""
+        *inner, last = self.layers
+        for layer in inner:
+            x = self.act(layer(x))
+        return last(x)
+
+
 class LayerNorm2d(nn.Module):
     """Normalize the channels of every pixel of a (B, C, H, W) map, as ConvNeXt does."""
 
@@ -92,6 +112,11 @@ class Neck(nn.Sequential):
             nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
             LayerNorm2d(out_channels),
         )
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend from q (B, heads, T, D) to k and v (B, heads, S, D): (B, heads, T, D)."""
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def by_rows(
