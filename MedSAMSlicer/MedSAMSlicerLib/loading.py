@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStore | None = None) -> Predictor:
-    """Load a model, ready to predict.
+    """Load a model, ready to predict; one that remembers slices becomes a `TrackingPredictor`.
 
     :param model: the name of known weights ("lite", "vit_b", ...), which must have been fetched or imported, or the
         path of a checkpoint (see `model.checkpoint.load_checkpoint`); an adapter is merged into its base model.
@@ -28,7 +28,11 @@ def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStor
     """
     network = load_model(model, store)
     from MedSAMSlicerLib.inference.predictor import Predictor
+    from MedSAMSlicerLib.inference.tracking_predictor import TrackingPredictor
+    from MedSAMSlicerLib.model import MedSAM2
 
+    if isinstance(network, MedSAM2):
+        return TrackingPredictor(network, device=device)
     return Predictor(network, device=device)
 
 
