@@ -14,7 +14,6 @@ from MedSAMSlicerLib.model.layers import (
     MLP,
     STRIP,
     Linear,
-    attend,
     by_rows,
     join_windows,
     linear,
@@ -159,7 +158,7 @@ class Attention(nn.Module):
             q = pooled(q.unflatten(1, (window, window))).flatten(1, 2)
             window, size = window // 2, (size[0] // 2, size[1] // 2)
         q, k, v = (each.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for each in (q, k, v))
-        x = attend(q, k, v).transpose(1, 2).flatten(2)
+        x = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self.proj(join_windows(x, window, size))
 
     def _windows(self, x: Tensor, window: int) -> Tensor:
@@ -173,4 +172,5 @@ class Attention(nn.Module):
 
 def pooled(tokens: Tensor) -> Tensor:
     """Take the maximum of every 2 x 2 tokens: (B, H, W, C) -> (B, H / 2, W / 2, C)."""
-    return tokens.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).amax(dim=(2, 4))
+    tokens = torch.maximum(tokens[:, 0::2], tokens[:, 1::2])
+    return torch.maximum(tokens[:, :, 0::2], tokens[:, :, 1::2])

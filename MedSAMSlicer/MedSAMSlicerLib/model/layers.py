@@ -114,11 +114,6 @@ class Neck(nn.Sequential):
         )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend from q (B, heads, T, D) to k and v (B, heads, S, D): (B, heads, T, D)."""
-    return F.scaled_dot_product_attention(q, k, v)
-
-
 def by_rows(
     function: Callable[[Tensor], Tensor], x: Tensor, rows: int = STRIP, halo: int = 0, stride: int = 1
 ) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.model.layers import Linear, attend
+from MedSAMSlicerLib.model.layers import Linear
 from MedSAMSlicerLib.model.rotary import axial_rotations, rotate
 from MedSAMSlicerLib.model.sine_positions import sine_positions
 from MedSAMSlicerLib.model.transformer import Attention
@@ -83,4 +83,4 @@ class RotaryAttention(Attention):
         q, k, v = rotate(self.q_proj(q), rotations), self.k_proj(k), self.v_proj(v)
         placed = k.shape[1] - unplaced
         k = torch.cat([rotate(k[:, :placed], rotations), k[:, placed:]], dim=1)
-        return self.out_proj(attend(q[:, None], k[:, None], v[:, None])[:, 0])
+        return self.out_proj(F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0])
