@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.inference.tracking_predictor import TrackingPredictor
-from MedSAMSlicerLib.model import build_model
+from MedSAMSlicerLib.model import MedSAM2, build_model, layers
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
@@ -261,6 +262,10 @@ def network() -> TrackingPredictor:
     return TrackingPredictor(model, device="cpu")
 
 
+def copy_of(network: TrackingPredictor) -> MedSAM2:
+    return copy.deepcopy(network.network)
+
+
 def noise(length: int) -> SliceStack:
     voxels = np.random.default_rng(0).integers(0, 256, (length, 40, 30), dtype=np.uint8)
     return SliceStack(voxels, (1, 1, 5), axis="k", window="full")
@@ -315,3 +320,21 @@ def test_a_slice_alone_is_segmented_as_by_any_predictor(network, size) -> None:
     np.testing.assert_allclose(network.see_box(embedding, boxes[0]).probability, prediction.probabilities[0], atol=1e-5)
     kept = network.unpack(network.pack(embedding).astype(np.float16), (50, 70))
     np.testing.assert_allclose(network.decode(kept, boxes).probabilities, prediction.probabilities, atol=0.02)
+
+
+def test_half_precision_gives_nearly_the_same(network, monkeypatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 70), dtype=np.uint8)
+    half = TrackingPredictor(copy_of(network), device="cpu", precision="bfloat16")
+    # What a GPU does: PyTorch's own products, of which autocast makes those of half precision.
+    monkeypatch.setattr(layers, "_onednn", None)
+    monkeypatch.setattr(TrackingPredictor, "_half", property(lambda self: self.precision == torch.bfloat16))
+    found = []
+    for predictor in (network, half):
+        embedding = predictor.encode(image)
+        key = predictor.see_box(embedding, Box(5, 6, 30, 25))
+        found.append(predictor.follow(embedding, [(1, key.memory)], [key.memory] * 3, 9))
+    single, halved = found
+    assert halved.memory.map.dtype == torch.bfloat16
+    assert halved.memory.pointer.dtype == torch.float32
+    difference = np.abs(single.probability - halved.probability)
+    assert 0 < difference.mean() < 0.02

@@ -58,10 +58,10 @@ class TrackingPredictor(Predictor):
     def see_mask(self, embedding: Embedding, mask: np.ndarray) -> Sighting:
         """Take a mask, bool (rows, columns), for what is there."""
         side = self.network.image_size
-        pixels = torch.from_numpy(mask.astype(np.float32))[None, None].to(self.device)
+        pixels = torch.from_numpy(mask.astype(np.float32))[None, None]
         square = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
         # A structure that is thinner than a pixel of the model's input is kept where most of it is.
-        square = ((square >= square.max().clamp(max=0.5)) & (square > 0)).float()
+        square = ((square >= square.max().clamp(max=0.5)) & (square > 0)).float().to(self.device)
         return self._sighting(embedding, self.network.given(embedding.tensor, square), square)
 
     @torch.inference_mode()

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from MedSAMSlicerLib.model.layers import (
-    GELU,
     MLP,
     STRIP,
     Linear,
@@ -116,7 +115,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, dim_out, num_heads, window_size, pool)
         self.norm2 = nn.LayerNorm(dim_out, eps=1e-6)
-        self.mlp = MLP([dim_out, 4 * dim_out, dim_out], GELU())
+        self.mlp = MLP([dim_out, 4 * dim_out, dim_out], "gelu")
         self.proj = Linear(dim, dim_out) if dim != dim_out else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,9 +30,9 @@ class MaskDecoder(nn.Module):
             Doubling(dim, dim // 4), nn.LayerNorm(dim // 4, eps=1e-6), GELU(), Doubling(dim // 4, dim // 8), GELU()
         )
         self.output_hypernetworks_mlps = nn.ModuleList(
-            MLP([dim, dim, dim, dim // 8], nn.ReLU()) for _ in range(num_mask_tokens)
+            MLP([dim, dim, dim, dim // 8], "relu") for _ in range(num_mask_tokens)
         )
-        self.iou_prediction_head = MLP([dim, dim, dim, num_mask_tokens], nn.ReLU())
+        self.iou_prediction_head = MLP([dim, dim, dim, num_mask_tokens], "relu")
 
     def forward(
         self,

@@ -87,7 +87,7 @@ class MedSAM2(Network):
         self.memory_attention = MemoryAttention(side, dim, memory_dim)
         self.memory_encoder = MemoryEncoder(dim, memory_dim)
         self.mask_downsample = nn.Conv2d(1, 1, kernel_size=4, stride=4)
-        self.obj_ptr_proj = MLP([dim, dim, dim, dim], nn.ReLU())
+        self.obj_ptr_proj = MLP([dim, dim, dim, dim], "relu")
         self.obj_ptr_tpos_proj = Linear(dim, memory_dim)
         self.maskmem_tpos_enc = nn.Parameter(0.02 * torch.randn(MAPS + 1, 1, 1, memory_dim))
         self.no_mem_embed = nn.Parameter(0.02 * torch.randn(1, 1, dim))

@@ -39,11 +39,11 @@ class ObjectDecoder(MaskDecoder):
     """
 
     def __init__(self, dim: int = 256) -> None:
-        super().__init__(TwoWayTransformer(2, dim, num_heads=8, mlp=lambda: MLP([dim, 2048, dim], nn.ReLU())), dim)
+        super().__init__(TwoWayTransformer(2, dim, num_heads=8, mlp=lambda: MLP([dim, 2048, dim], "relu")), dim)
         self.obj_score_token = nn.Embedding(1, dim)
         self.conv_s0 = nn.Conv2d(dim, dim // 8, kernel_size=1)
         self.conv_s1 = nn.Conv2d(dim, dim // 4, kernel_size=1)
-        self.pred_obj_score_head = MLP([dim, dim, dim, 1], nn.ReLU())
+        self.pred_obj_score_head = MLP([dim, dim, dim, 1], "relu")
         self.split = (dim, 2 * dim)
 
     def details(self, fine: Tensor, middle: Tensor) -> Tensor:
