@@ -85,12 +85,12 @@ def load_official(reference: nn.Module, state: dict[str, Tensor]) -> None:
 
 def track(
     reference: nn.Module, slices: Tensor, start: int, box: Tensor, reverse: bool
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+) -> tuple[dict[int, Tensor], dict[int, tuple[Tensor, Tensor]]]:
     """Follow what a box points out with transformers' model, from one slice to the first or the last.
 
     :param slices: preprocessed, (D, 3, S, S).
     :param box: (4,) in pixels of these.
-    :return: slice -> logits (1, 1, S / 4, S / 4), and slice -> memory (T, 1, 64) in bfloat16.
+    :return: slice -> logits (1, 1, S / 4, S / 4), and slice -> memory (T, 1, 64) in bfloat16 and pointer (1, 1, 256).
     """
     from transformers import Sam2VideoInferenceSession
 
@@ -105,4 +105,4 @@ def track(
         logits[found.frame_idx] = found.pred_masks
     outputs = session.output_dict_per_obj[number]
     kept = outputs["cond_frame_outputs"] | outputs["non_cond_frame_outputs"]
-    return logits, {index: output["maskmem_features"] for index, output in kept.items()}
+    return logits, {i: (output["maskmem_features"], output["object_pointer"]) for i, output in kept.items()}

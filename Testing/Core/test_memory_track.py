@@ -223,9 +223,18 @@ def test_between_two_empty_key_slices_nothing_is_looked_for() -> None:
 
 
 def test_a_key_slice_counts_though_the_rois_box_shows_nothing() -> None:
-    stack = stack_of(range(22, 40))
+    stack = stack_of(range(0, 40))
+    stack.voxels[19:22, 3:7, 4:9] = 0
     _, results = run(stack, dict.fromkeys(range(10, 31), BOX), [painted(25)])
-    assert found(results) == list(range(22, 31))
+    assert found(results) == [*range(10, 19), *range(22, 31)]
+
+
+def test_what_was_found_is_looked_for_again_once_a_slice_before_it_has_changed() -> None:
+    stack, cache, boxes = stack_of(range(0, 40)), EmbeddingCache(), dict.fromkeys(range(10, 31), BOX)
+    run(stack, boxes, cache=cache)
+    stack.voxels[25, 3, 4] = 0
+    tracker, _ = run(stack, boxes, cache=cache)
+    assert tracker.seen == list(range(25, 31))
 
 
 @pytest.mark.parametrize(
