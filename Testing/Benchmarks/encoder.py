@@ -1,8 +1,9 @@
 """Time our image encoders against the official ones, slice by slice from its bytes to its embedding.
 
-Both run in turns in one process, with the same threads and weights; ViT-B's are random where none are given. The
-official loop is that of CVPR24_LiteMedSAM_infer.py (OpenCV) or MedSAM_Inference.py (scikit-image), in single precision;
-the results of the networks are compared on the same input. In the environment of the tests, one command each:
+Both run in turns in one process, with the same threads and weights; ViT-B's and MedSAM2's are random where none are
+given. The official loop is that of CVPR24_LiteMedSAM_infer.py (OpenCV), MedSAM_Inference.py (scikit-image) or
+medsam2_infer_3D_CT.py (Pillow) with transformers' Sam2VideoModel, in single precision; the results of the networks are
+compared on the same input. In the environment of the tests, one command each:
 `python Testing/Benchmarks/encoder.py --model lite` or `... --model vit_b --device cuda [--weights medsam_vit_b.pth]`.
 """
 
