@@ -13,11 +13,11 @@ from MedSAMSlicerLib.store.weights import WeightsStore
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.inference.predictor import Predictor
-    from MedSAMSlicerLib.model import MedSAM
+    from MedSAMSlicerLib.model import Network
 
 
 def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStore | None = None) -> Predictor:
-    """Load a model, ready to predict.
+    """Load a model, ready to predict; one that remembers slices becomes a `TrackingPredictor`.
 
     :param model: the name of known weights ("lite", "vit_b", ...), which must have been fetched or imported, or the
         path of a checkpoint (see `model.checkpoint.load_checkpoint`); an adapter is merged into its base model.
@@ -28,15 +28,19 @@ def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStor
     """
     network = load_model(model, store)
     from MedSAMSlicerLib.inference.predictor import Predictor
+    from MedSAMSlicerLib.inference.tracking_predictor import TrackingPredictor
+    from MedSAMSlicerLib.model import MedSAM2
 
+    if isinstance(network, MedSAM2):
+        return TrackingPredictor(network, device=device)
     return Predictor(network, device=device)
 
 
-def load_model(model: str = "lite", store: WeightsStore | None = None) -> MedSAM:
+def load_model(model: str = "lite", store: WeightsStore | None = None) -> Network:
     """Load a model as it can be trained and saved: on the CPU, in eval mode. See `load_predictor`."""
     store = store or WeightsStore()
     path, known = find_weights(model, store)
-    network = _load(path, store)
+    network = _load(path, store, known.architecture if known is not None else None)
     if known is not None:
         network.preprocessing = known.preprocessing
     return network
@@ -52,14 +56,14 @@ def import_weights(name: str, path: Path, store: WeightsStore | None = None) -> 
     store = store or WeightsStore()
 
     def recognize(weights: Weights) -> None:
-        found = _load(path, store).architecture
+        found = _load(path, store, weights.architecture).architecture
         if found != weights.architecture:
             raise ValueError(f"{path} holds a network {found!r}, not {weights.title}: get {weights.filename} again.")
 
     return store.import_file(name, path, recognize)
 
 
-def _load(path: Path, store: WeightsStore) -> MedSAM:
+def _load(path: Path, store: WeightsStore, architecture: str | None) -> Network:
     try:
         from MedSAMSlicerLib.model import load_checkpoint
     except ModuleNotFoundError as error:
@@ -70,7 +74,7 @@ def _load(path: Path, store: WeightsStore) -> MedSAM:
             "install it; elsewhere run: pip install torch",
             name="torch",
         ) from error
-    return load_checkpoint(path, partial(_base_of, path, store))
+    return load_checkpoint(path, partial(_base_of, path, store), architecture)
 
 
 def find_weights(model: str, store: WeightsStore) -> tuple[Path, Weights | None]:

@@ -249,8 +249,7 @@ def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path, entry: object
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ({"maskmem_tpos_enc": torch.zeros(1)}, "a SAM 2"),
-        ({"model": {"image_encoder.trunk.patch_embed.proj.weight": torch.zeros(1)}}, "a SAM 2"),
+        ({"model": {"image_encoder.trunk.patch_embed.proj.weight": torch.zeros(192, 3, 16, 16)}}, "an EfficientTAM"),
         ({"image_encoder.patch_embed.seq.0.c.weight": torch.zeros(32, 3, 3, 3)}, "a MobileSAM checkpoint"),
         ({"state": {}, "param_groups": []}, "an optimizer state without a model"),
         ({"epoch": 3, "loss": 0.1}, "not a state dict: it holds epoch, loss"),

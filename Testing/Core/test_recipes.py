@@ -11,7 +11,7 @@ from skimage import data
 from skimage.transform import resize
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.inference.recipes import RECIPES, LiteRecipe, MedSAMRecipe, SAMRecipe
+from MedSAMSlicerLib.inference.recipes import RECIPES, LiteRecipe, MedSAM2Recipe, MedSAMRecipe, SAMRecipe
 from MedSAMSlicerLib.prompts import Box
 from reference_models import bounds_256
 
@@ -127,8 +127,7 @@ def test_sam_prepares_as_its_predictor(size, channels) -> None:
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     standardized = (colors - mean[:, None, None]) / std[:, None, None]
     expected = F.pad(standardized, (0, 256 - columns, 0, 256 - rows))
-    # One gray level, where Pillow's fixed-point weights round the other way.
-    torch.testing.assert_close(SAMRecipe(256).prepare(torch.from_numpy(pixels)), expected, atol=1.01 / 57.12, rtol=0)
+    torch.testing.assert_close(SAMRecipe(256).prepare(torch.from_numpy(pixels)), expected)
 
 
 def test_sam_scales_a_box_by_the_rounded_size() -> None:
@@ -142,6 +141,34 @@ def test_sam_restores_as_its_postprocessing() -> None:
     masks = F.interpolate(logits(2), (1024, 1024), mode="bilinear", align_corners=False)[..., :838, :1024]
     expected = F.interpolate(masks, (63, 77), mode="bilinear", align_corners=False)[:, 0].sigmoid()
     torch.testing.assert_close(SAMRecipe(1024).restoration((63, 77), 256)(logits(2)), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(100, 80), (63, 77), (300, 511), (512, 512), (128, 128), (1, 5), (256, 40)])
+@torch.inference_mode()
+def test_medsam2_prepares_as_its_official_script(size, channels) -> None:
+    side = 128
+    pixels = image(size, channels)
+    # resize_grayscale_to_rgb_and_resize and what follows it, step by step.
+    color = Image.fromarray(pixels).convert("RGB")
+    # In two steps, as Pillow 13 shrinks tall images along the columns first, which the versions before it did not.
+    resized = np.array(color.resize((side, size[0])).resize((side, side))).transpose(2, 0, 1)
+    expected = torch.from_numpy(resized / 255.0)
+    expected -= torch.tensor((0.485, 0.456, 0.406), dtype=torch.float32)[:, None, None]
+    expected /= torch.tensor((0.229, 0.224, 0.225), dtype=torch.float32)[:, None, None]
+    prepared = MedSAM2Recipe(side).prepare(torch.from_numpy(pixels))
+    assert prepared.dtype == torch.float32
+    torch.testing.assert_close(prepared, expected.float(), atol=1e-6, rtol=0)
+
+
+def test_medsam2_scales_each_axis_of_a_box() -> None:
+    scaled = MedSAM2Recipe(512).scale_boxes([Box(10, 20, 40, 50)], (100, 80))
+    torch.testing.assert_close(scaled, torch.tensor([[64, 102.4, 256, 256]]))
+
+
+def test_medsam2_interpolates_logits() -> None:
+    expected = F.interpolate(logits(2, 128), size=(100, 80), mode="bilinear", align_corners=False)[:, 0].sigmoid()
+    torch.testing.assert_close(MedSAM2Recipe(512).restoration((100, 80), 128)(logits(2, 128)), expected)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,7 +11,7 @@ import pytest
 
 from Core.file_server import FileServer
 from MedSAMSlicerLib.store import weights as weights_module
-from MedSAMSlicerLib.store.catalog import WEIGHTS, ArchiveMember, PypiFile, Weights
+from MedSAMSlicerLib.store.catalog import WEIGHTS, ArchiveMember, PypiFile, Weights, weights_named
 from MedSAMSlicerLib.store.download import DownloadError
 from MedSAMSlicerLib.store.weights import WeightsMissing, WeightsStore
 
@@ -93,6 +93,13 @@ def test_weights_that_can_be_fetched_have_a_size_and_a_checksum_to_compare() -> 
             assert weights.size
             assert weights.sha256
             assert len(bytes.fromhex(weights.sha256)) == 32
+
+
+def test_weights_that_are_not_free_for_every_use_say_so_and_are_no_download() -> None:
+    medsam2 = weights_named("medsam2")
+    assert (medsam2.license, medsam2.sources) == ("CC-BY-SA-4.0", ())
+    assert "research and education only" in medsam2.title
+    assert WEIGHTS[0].name == "lite"
 
 
 def test_absent_weights_name_the_command_that_fetches_them(store: WeightsStore) -> None:

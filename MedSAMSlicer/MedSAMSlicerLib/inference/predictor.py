@@ -13,7 +13,7 @@ from torch import Tensor
 
 from MedSAMSlicerLib.inference.device import choose_device, choose_precision
 from MedSAMSlicerLib.inference.recipes import RECIPES
-from MedSAMSlicerLib.model import MedSAM
+from MedSAMSlicerLib.model import Network
 from MedSAMSlicerLib.model.mask_decoder import Window
 from MedSAMSlicerLib.prompts import Box
 
@@ -26,7 +26,7 @@ _BOXES_ON_GPU = 64
 class Embedding:
     """What the image encoder makes of a slice.
 
-    :param tensor: float32 (1, 256, h, w) on the predictor's device.
+    :param tensor: float32 (1, C, h, w) on the predictor's device.
     :param size: the slice's (rows, columns).
     """
 
@@ -61,7 +61,7 @@ class Predictor:
     :param precision: of the image encoder, see `device.choose_precision`; all else is computed in single precision.
     """
 
-    def __init__(self, model: MedSAM, *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(self, model: Network, *, device: str = "auto", precision: str = "auto") -> None:
         self.device = choose_device(device)
         # LiteMedSAM is fast enough, and its masks in bfloat16 agree with the others by a mean Dice of 0.988 only.
         single = precision == "auto" and model.architecture == "lite"
@@ -131,25 +131,26 @@ class Predictor:
         :return: float32 (256, h, w), the first place at the slice's first pixel and padding behind the slice; and how
             many places a pixel of the slice is long, along rows and columns.
         """
-        values = embedding.tensor[0].cpu().numpy()
+        # Finer maps may follow.
+        values = embedding.tensor[0, :256].cpu().numpy()
         rows, columns = self.recipe.scale(embedding.size)
         stride = self.recipe.image_size / values.shape[1]
         return values, (rows / stride, columns / stride)
 
     def pack(self, embedding: Embedding) -> np.ndarray:
-        """Turn an embedding into an array, float32 (256, h, w), to keep it on disk."""
+        """Turn an embedding into an array, float32 (C, h, w), to keep it on disk."""
         return embedding.tensor[0].cpu().numpy()
 
     def unpack(self, values: np.ndarray, size: tuple[int, int]) -> Embedding:
         """Undo `pack`.
 
-        :param values: (256, h, w) of any precision.
+        :param values: (C, h, w) of any precision.
         :param size: the slice's (rows, columns).
         :raises ValueError: if another model has made them.
         """
-        side = self.model.prompt_encoder.embedding_size
-        if values.shape != (256, side, side):
-            raise ValueError(f"An embedding of this model has (256, {side}, {side}) values, not {values.shape}.")
+        shape = self.model.embedding_shape
+        if values.shape != shape:
+            raise ValueError(f"An embedding of this model has {shape} values, not {values.shape}.")
         return Embedding(torch.from_numpy(values.astype(np.float32))[None].to(self.device), size)
 
     def box_around(self, mask: np.ndarray) -> Box | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.inference.resize import resize_area, resize_bilinear, resize_spline
+from MedSAMSlicerLib.inference.resize import resize_area, resize_bicubic, resize_bilinear, resize_spline
 from MedSAMSlicerLib.inference.restoration import Restoration, interpolation, interpolation_by_way_of
 from MedSAMSlicerLib.prompts import Box
 
@@ -157,7 +157,47 @@ class SAMRecipe:
         return _box_in_square(mask, self.image_size)
 
 
-RECIPES: dict[str, Callable[[int], Recipe]] = {"lite": LiteRecipe, "medsam": MedSAMRecipe, "sam": SAMRecipe}
+@dataclass(frozen=True)
+class MedSAM2Recipe:
+    """MedSAM2's: squash to a square, ImageNet statistics (bowang-lab/MedSAM2, medsam2_infer_3D_CT.py).
+
+    SAM 2's video predictor does the same with its larger input (facebookresearch/sam2, utils/misc.py).
+    """
+
+    image_size: int
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
+
+    def prepare(self, image: Tensor) -> Tensor:
+        """Resample with cubics, scale by 255, standardize the colors."""
+        pixels = _channels(resize_bicubic(image, (self.image_size, self.image_size))) / 255
+        mean, std = (pixels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+    def scale(self, size: Size) -> tuple[float, float]:
+        """Scale each axis on its own."""
+        return self.image_size / size[0], self.image_size / size[1]
+
+    def scale_boxes(self, boxes: Sequence[Box], size: Size) -> Tensor:
+        """Scale each axis on its own."""
+        return (_corners(boxes) * (self.image_size / _width_height(size))).float()
+
+    def restoration(self, size: Size, side: int) -> Restoration:
+        """Interpolate the logits, then take the sigmoid."""
+        rows, columns = (interpolation(side, pixels, side) for pixels in size)
+        return Restoration(rows, columns)
+
+    def box_around(self, mask: np.ndarray) -> Box | None:
+        """Widen the bounds as MedSAM's recipe; MedSAM2 itself remembers the slice instead."""
+        return _box_in_square(mask, self.image_size)
+
+
+RECIPES: dict[str, Callable[[int], Recipe]] = {
+    "lite": LiteRecipe,
+    "medsam": MedSAMRecipe,
+    "sam": SAMRecipe,
+    "medsam2": MedSAM2Recipe,
+}
 
 
 def longest_side(target: int, size: Size) -> Size:

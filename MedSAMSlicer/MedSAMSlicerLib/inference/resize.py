@@ -1,8 +1,8 @@
 """Resampling of images, equal to what the official training scripts did, without the libraries that they used.
 
-Each method is a linear operator per axis, so that resizing is two matrix products, ``rows @ image @ columns.T``; only
-OpenCV's enlarging is computed in integers, as its rounding is part of it. All is computed where the image is, in double
-precision, which Apple's MPS lacks.
+Each method is a linear operator per axis, so that resizing is two matrix products, ``rows @ image @ columns.T``;
+OpenCV's enlarging and Pillow's ways are computed in whole numbers, as their rounding is part of them. All is computed
+where the image is, in double precision, which Apple's MPS lacks.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor
 
 # A spline's coefficients are computed with this many zeros beyond the border, as scipy.ndimage does.
 SPLINE_PADDING = 12
+# Pillow's weights are whole numbers that sum up to this.
+_FIXED_POINT = 1 << 22
 
 
 def resize_area(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -58,9 +60,25 @@ def resize_bilinear(image: Tensor, size: tuple[int, int]) -> Tensor:
     :param size: the new (H, W).
     :return: uint8, new (H, W) or (H, W, C).
     """
-    # Pillow rounds after each of its two passes, the first along the rows.
-    pixels = _round_half_up(_apply(_triangle_weights, image, (image.shape[0], size[1])))
-    return _round_half_up(_apply(_triangle_weights, pixels, size)).to(torch.uint8)
+    return _resize_in_fixed_point(_triangle_weights, image, size)
+
+
+def resize_bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize as Pillow's ``Image.resize``, whose default is ``Image.BICUBIC``; see `resize_bilinear`."""
+    return _resize_in_fixed_point(_cubic_weights, image, size)
+
+
+def _resize_in_fixed_point(weights: Callable[[int, int], Tensor], image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize in two passes, the first along the rows, each rounded (Pillow's src/libImaging/Resample.c).
+
+    Since its version 13 Pillow begins with the columns if an image is much taller than wanted; the models are older.
+    The weights are whole numbers, of which double precision holds the sums exactly.
+    """
+    for step in ((image.shape[0], size[1]), size):
+        if step != tuple(image.shape[:2]):
+            pixels = (_apply(weights, image, step) / _FIXED_POINT + 0.5).floor()
+            image = pixels.clamp(0, 255).to(torch.uint8)
+    return image
 
 
 def _round_half_up(pixels: Tensor) -> Tensor:
@@ -117,12 +135,32 @@ def _enlarging_taps(old: int, new: int, device: torch.device) -> tuple[Tensor, T
 
 
 def _triangle_weights(old: int, new: int) -> Tensor:
-    """Weight the old pixels by a triangle around a new pixel's center: (new, old)."""
+    """Weight the old pixels by a triangle around a new pixel's center: (new, old), see `_filter_weights`."""
+    return _filter_weights(old, new, lambda distance: (1 - distance).clamp(min=0))
+
+
+def _cubic_weights(old: int, new: int) -> Tensor:
+    """Weight the old pixels by Pillow's cubic (Keys, 1981, a = -0.5): (new, old), see `_filter_weights`."""
+
+    def cubic(distance: Tensor) -> Tensor:
+        near = (1.5 * distance - 2.5) * distance**2 + 1
+        far = (((distance - 5) * distance + 8) * distance - 4) * -0.5
+        return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+
+    return _filter_weights(old, new, cubic)
+
+
+def _filter_weights(old: int, new: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+    """Weight the old pixels by their distance from a new pixel's center, a kernel that is widened when shrinking.
+
+    :return: (new, old), whole numbers that sum up to about `_FIXED_POINT`.
+    """
     scale = old / new
     center = (torch.arange(new, dtype=torch.float64) + 0.5) * scale
-    distance = (torch.arange(old, dtype=torch.float64) + 0.5 - center[:, None]).abs() / max(scale, 1.0)
-    weights = (1 - distance).clamp_(min=0)
-    return weights / weights.sum(dim=1, keepdim=True)
+    weights = kernel((torch.arange(old, dtype=torch.float64) + 0.5 - center[:, None]).abs() / max(scale, 1.0))
+    exact = weights / weights.sum(dim=1, keepdim=True) * _FIXED_POINT
+    # As C rounds: halves away from zero.
+    return (exact.abs() + 0.5).floor() * exact.sign()
 
 
 def _spline_weights(old: int, new: int) -> Tensor:

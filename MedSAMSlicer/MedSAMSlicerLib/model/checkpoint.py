@@ -19,7 +19,7 @@ from torch import Tensor
 from MedSAMSlicerLib.model.adapter import Adapter
 from MedSAMSlicerLib.model.architectures import ARCHITECTURES, build_model
 from MedSAMSlicerLib.model.hugging_face import from_hugging_face, is_hugging_face
-from MedSAMSlicerLib.model.medsam import MedSAM
+from MedSAMSlicerLib.model.network import Network
 from MedSAMSlicerLib.model.safetensors import is_safetensors, read_safetensors
 
 FORMAT = "MedSAMSlicer"
@@ -38,8 +38,6 @@ _FOREIGN_HEADS = {
 }
 # Parameters that tell other models.
 _FOREIGN_PARAMETERS = {
-    "maskmem_tpos_enc": "a SAM 2 (or MedSAM2) checkpoint",
-    "image_encoder.trunk.patch_embed.proj.weight": "a SAM 2 (or MedSAM2) checkpoint",
     "detector.backbone.vision_backbone.trunk.pos_embed": "a SAM 3 checkpoint",
     "network_weights": "an nnU-Net checkpoint",
 }
@@ -50,7 +48,7 @@ _UNREADABLE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
     struct.error,
 )
-_WANTED = "Give weights of MedSAM, LiteMedSAM or SAM (ViT-B, -L or -H)."
+_WANTED = "Give weights of MedSAM, LiteMedSAM, MedSAM2, SAM (ViT-B, -L or -H) or SAM 2.1."
 _AGAIN = "Download it again, and compare its size with the source's."
 
 
@@ -61,17 +59,22 @@ class CheckpointError(ValueError):
         super().__init__(f"{path} is {what}. {remedy}")
 
 
-def load_checkpoint(path: str | Path, find_base: FindBase | None = None) -> MedSAM:
+def load_checkpoint(path: str | Path, find_base: FindBase | None = None, architecture: str | None = None) -> Network:
     """Load a model: in eval mode, in single precision, on the CPU.
 
-    Takes the official state dicts of SAM, MedSAM and LiteMedSAM, the checkpoints of their training scripts, Hugging
-    Face's SamModel (pytorch_model.bin, model.safetensors) and the files of `save_checkpoint`; the architecture is
-    recognized. The file is read as data: a pickle that would execute anything is refused.
+    Takes the official state dicts of SAM, MedSAM, LiteMedSAM, SAM 2.1 and MedSAM2, the checkpoints of their training
+    scripts, Hugging Face's SamModel and Sam2VideoModel (pytorch_model.bin, model.safetensors) and the files of
+    `save_checkpoint`; the architecture is recognized. The file is read as data: a pickle that would execute anything is
+    refused.
 
     Plain ViT-B weights are taken for MedSAM's and preprocessed so; SAM's own can't be told from them. SamModel's are
-    preprocessed as SAM does, which is also how the MedSAM of April 2023 on Hugging Face was trained.
+    preprocessed as SAM does, which is also how the MedSAM of April 2023 on Hugging Face was trained. Likewise the
+    weights of the smallest SAM 2.1 are taken for MedSAM2's, with images of 512 pixels, in the official layout, and for
+    SAM 2.1's own, with 1024, in Hugging Face's.
 
     :param find_base: finds the base model of a file that holds an adapter only, which is merged into it.
+    :param architecture: what the file is known to hold, instead of recognizing it; a file of this project says so
+        itself.
     :raises FileNotFoundError: if there is no such file.
     :raises CheckpointError: if the file is no such checkpoint, or not a whole one.
     """
@@ -96,8 +99,9 @@ def load_checkpoint(path: str | Path, find_base: FindBase | None = None) -> MedS
                 state = from_hugging_face(state)
             except ValueError as error:
                 raise CheckpointError(path, str(error), _AGAIN) from error
-        architecture = _recognize(path, state)
-        preprocessing = "sam" if converted else ARCHITECTURES[architecture].preprocessing
+        architecture = architecture or _recognize(path, state, converted)
+        preprocessing = ARCHITECTURES[architecture].preprocessing
+        preprocessing = "sam" if converted and preprocessing == "medsam" else preprocessing
 
     model = build_model(architecture)
     _check(path, architecture, model.state_dict(), state)
@@ -108,7 +112,7 @@ def load_checkpoint(path: str | Path, find_base: FindBase | None = None) -> MedS
     return model.eval()
 
 
-def save_checkpoint(model: MedSAM, path: str | Path, **metadata: Any) -> None:
+def save_checkpoint(model: Network, path: str | Path, **metadata: Any) -> None:
     """Save a model with what is needed to use it; a file of the same name is replaced once the new one is complete.
 
     :param metadata: anything worth knowing, as JSON can hold it: training data, figures, license.
@@ -124,7 +128,7 @@ def save_checkpoint(model: MedSAM, path: str | Path, **metadata: Any) -> None:
     save_atomically({**header_of(model), "metadata": metadata, "model": weights}, path)
 
 
-def save_adapter(adapter: Adapter, model: MedSAM, path: str | Path, **metadata: Any) -> None:
+def save_adapter(adapter: Adapter, model: Network, path: str | Path, **metadata: Any) -> None:
     """Save what an adapter changes in a model, in a file that `load_checkpoint` merges into the base model.
 
     :param model: tells the architecture and the preprocessing.
@@ -132,7 +136,7 @@ def save_adapter(adapter: Adapter, model: MedSAM, path: str | Path, **metadata: 
     save_atomically({**header_of(model), "metadata": metadata, "adapter": adapter.to_content()}, path)
 
 
-def header_of(model: MedSAM) -> dict[str, Any]:
+def header_of(model: Network) -> dict[str, Any]:
     """Return what a file of ours begins with."""
     names = {"architecture": model.architecture, "preprocessing": model.preprocessing}
     return {"format": FORMAT, "version": VERSION, **names}
@@ -275,15 +279,20 @@ def _state_dict(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def _recognize(path: Path, state: dict[str, Tensor]) -> str:
-    """Find the architecture whose telling parameter is there."""
+def _recognize(path: Path, state: dict[str, Tensor], converted: bool) -> str:
+    """Find the architecture whose telling parameter is there.
+
+    :param converted: from Hugging Face's layout.
+    """
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if shapes.get("image_encoder.patch_embed.seq.0.c.weight", ())[-2:] == (3, 3):
         raise CheckpointError(path, "a MobileSAM checkpoint", _WANTED)
+    if shapes.get("image_encoder.trunk.patch_embed.proj.weight", ())[-2:] == (16, 16):
+        raise CheckpointError(path, 'an EfficientTAM checkpoint ("efficient MedSAM2")', _WANTED)
     for name, architecture in ARCHITECTURES.items():
         parameter, shape = architecture.telling
         if shapes.get(f"image_encoder.{parameter}") == shape:
-            return name
+            return "sam2_tiny" if converted and name == "medsam2" else name
     names = ", ".join(list(state)[:3])
     raise CheckpointError(path, f"a state dict of another model, with {len(state)} parameters ({names}, …)", _WANTED)
 

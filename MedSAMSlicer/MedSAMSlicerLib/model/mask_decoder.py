@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from MedSAMSlicerLib.model.layers import GELU, Linear, linear
+from MedSAMSlicerLib.model.layers import GELU, MLP, linear
 from MedSAMSlicerLib.model.transformer import TwoWayTransformer
 
 Window = tuple[slice, slice]
@@ -30,8 +29,10 @@ class MaskDecoder(nn.Module):
         self.output_upscaling = nn.Sequential(
             Doubling(dim, dim // 4), nn.LayerNorm(dim // 4, eps=1e-6), GELU(), Doubling(dim // 4, dim // 8), GELU()
         )
-        self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim // 8) for _ in range(num_mask_tokens))
-        self.iou_prediction_head = MLP(dim, dim, num_mask_tokens)
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            MLP([dim, dim, dim, dim // 8], "relu") for _ in range(num_mask_tokens)
+        )
+        self.iou_prediction_head = MLP([dim, dim, dim, num_mask_tokens], "relu")
 
     def forward(
         self,
@@ -53,28 +54,42 @@ class MaskDecoder(nn.Module):
             the same.
         :return: logits (N, M, 4 * h, 4 * w), h and w of the window, and estimated IoU (N, M), M = 3 or 1.
         """
-        size = embeddings.shape[-2:]
         output_tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
-        image_tokens = (embeddings + dense).flatten(2).transpose(1, 2)
-        tokens, parts = self.transformer(image_tokens, image_pe.flatten(2).transpose(1, 2), tokens)
-
+        tokens, parts = self._attend(embeddings + dense, image_pe, output_tokens, sparse)
         masks = range(1, len(self.output_hypernetworks_mlps)) if multimask else range(1)
-        weights = torch.stack([self.output_hypernetworks_mlps[mask](tokens[:, 1 + mask]) for mask in masks], dim=1)
+        weights = self._weights(tokens[:, 1:], masks).chunk(len(parts))
         rows, columns = window or (slice(None), slice(None))
+        maps = (part.unflatten(1, embeddings.shape[-2:])[:, rows, columns] for part in parts)
         drawn = [
-            self._draw(part.unflatten(1, size)[:, rows, columns], weight)
-            for part, weight in zip(parts, weights.chunk(len(parts)), strict=True)
+            draw(self.output_upscaling(part.flatten(1, 2)), weight, (part.shape[1], part.shape[2]))
+            for part, weight in zip(maps, weights, strict=True)
         ]
         return torch.cat(drawn), self.iou_prediction_head(tokens[:, 0])[:, masks.start : masks.stop]
 
-    def _draw(self, image_tokens: Tensor, weights: Tensor) -> Tensor:
-        """Enlarge image tokens (n, h, w, C) and weigh their channels by (n, M, C / 8): logits (n, M, 4 * h, 4 * w)."""
-        _, height, width, _ = image_tokens.shape
-        # Pixel by pixel, the four quarters of every pixel one after the other: (n, h * w * 16, C / 8).
-        features = self.output_upscaling(image_tokens.flatten(1, 2))
-        logits = (weights @ features.transpose(1, 2)).unflatten(2, (height, width, 2, 2, 2, 2))
-        return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*logits.shape[:2], 4 * height, 4 * width)
+    def _attend(
+        self, image: Tensor, image_pe: Tensor, output_tokens: Tensor, sparse: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Let output tokens (O, C), prompts (N, T, C) and an image (N or 1, C, h, w) attend to each other.
+
+        :return: tokens (N, O + T, C), and the image's in parts (n, h * w, C).
+        """
+        tokens = torch.cat([output_tokens.expand(len(sparse), -1, -1), sparse], dim=1)
+        return self.transformer(image.flatten(2).transpose(1, 2), image_pe.flatten(2).transpose(1, 2), tokens)
+
+    def _weights(self, mask_tokens: Tensor, masks: Sequence[int]) -> Tensor:
+        """Turn the tokens of masks (N, 4, C) into weights of the features, of some of the masks: (N, M, C / 8)."""
+        return torch.stack([self.output_hypernetworks_mlps[mask](mask_tokens[:, mask]) for mask in masks], dim=1)
+
+
+def draw(features: Tensor, weights: Tensor, size: tuple[int, int]) -> Tensor:
+    """Weigh the channels of enlarged image tokens by (n, M, C): logits (n, M, 4 * h, 4 * w).
+
+    :param features: (n, h * w * 16, C), twice the four quarters of every pixel one after the other.
+    :param size: (h, w).
+    """
+    height, width = size
+    logits = (weights @ features.transpose(1, 2)).unflatten(2, (height, width, 2, 2, 2, 2))
+    return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*logits.shape[:2], 4 * height, 4 * width)
 
 
 class Doubling(nn.ConvTranspose2d):
@@ -90,18 +105,3 @@ class Doubling(nn.ConvTranspose2d):
         """Map pixels (N, P, in_channels) to (N, 4 * P, out_channels): upper left, upper right, lower left and right."""
         weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
         return linear(x, weight, cast(Tensor, self.bias).repeat(4)).unflatten(2, (4, -1)).flatten(1, 2)
-
-
-class MLP(nn.Module):
-    """Apply three linear layers with ReLU between them."""
-
-    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            itertools.starmap(Linear, itertools.pairwise([input_dim, hidden_dim, hidden_dim, output_dim]))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., input_dim) to (..., output_dim)."""
-        first, second, last = self.layers
-        return last(F.relu(second(F.relu(first(x)))))

@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
+from MedSAMSlicerLib.model.layers import MLPBlock
 from MedSAMSlicerLib.model.mask_decoder import MaskDecoder, Window
+from MedSAMSlicerLib.model.network import Network
 from MedSAMSlicerLib.model.prompt_encoder import Points, PromptEncoder
 from MedSAMSlicerLib.model.tiny_vit import ConvBN, WindowAttention
 from MedSAMSlicerLib.model.transformer import TwoWayTransformer
 
 
-class MedSAM(nn.Module):
+def _two_layers() -> nn.Module:
+    return MLPBlock(256, 2048, nn.ReLU())
+
+
+class MedSAM(Network):
     """Segment what a box, points or a mask point out (Ma et al., "Segment anything in medical images", 2024).
 
-    The parameters are named as in the official checkpoints of SAM, MedSAM and LiteMedSAM.
-
-    :param architecture: its name in `architectures.ARCHITECTURES`.
-    :param preprocessing: the recipe of `inference.recipes` that the weights were trained with.
-    :param image_size: side of the square input in pixels.
     :param stride: input pixels per embedding pixel.
-
-    ``metadata`` holds what the author of the weights saved with them (see `checkpoint.save_checkpoint`).
     """
 
     def __init__(
         self, architecture: str, preprocessing: str, image_encoder: nn.Module, image_size: int, stride: int
     ) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.preprocessing = preprocessing
-        self.image_size = image_size
-        self.metadata: dict[str, Any] = {}
-        self.prepared = False
+        super().__init__(architecture, preprocessing, image_size)
         self.image_encoder = image_encoder
         self.prompt_encoder = PromptEncoder(image_size, image_size // stride)
-        self.mask_decoder = MaskDecoder(TwoWayTransformer(depth=2, embedding_dim=256, num_heads=8, mlp_dim=2048))
+        self.mask_decoder = MaskDecoder(TwoWayTransformer(2, 256, num_heads=8, mlp=_two_layers))
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Embed preprocessed images (B, 3, S, S), S = image_size: (B, 256, h, w).
+    @property
+    def embedding_shape(self) -> tuple[int, int, int]:
+        """Return (256, h, w)."""
+        side = self.prompt_encoder.embedding_size
+        return 256, side, side
 
-        :raises ValueError: if the images have another shape.
-        """
-        size = self.image_size
-        if images.ndim != 4 or images.shape[1:] != (3, size, size):
-            raise ValueError(
-                f"The images have the shape {tuple(images.shape)}, but {self.architecture} takes "
-                f"(B, 3, {size}, {size}): preprocess them with the model's recipe first."
-            )
+    def embed(self, images: Tensor) -> Tensor:
+        """Embed images (B, 3, S, S): (B, 256, h, w)."""
         return self.image_encoder(images)
 
     def decode(
@@ -84,24 +72,11 @@ class MedSAM(nn.Module):
         sparse, dense = self.prompt_encoder(boxes, points, masks)
         return self.mask_decoder(embeddings, self.prompt_encoder.dense_pe(), sparse, dense, multimask, window)
 
-    @torch.no_grad()
-    def prepare_for_inference(self) -> MedSAM:
-        """Make the model fast, for good: it computes the same, but can neither be trained nor saved afterward.
-
-        Switches to eval mode without gradients, folds batch norms into convolutions, stores convolution weights
-        channels-last, and keeps the position tables that otherwise are looked up on every call. Return the model.
-        """
-        if self.prepared:
-            return self
-        self.eval().requires_grad_(False)
+    def merge_layers(self) -> None:
+        """Fold batch norms into convolutions, and keep position tables."""
         for module in list(self.modules()):
             if isinstance(module, ConvBN):
                 module.fold()
             elif isinstance(module, WindowAttention):
                 module.keep_bias()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                module.weight.data = module.weight.contiguous(memory_format=torch.channels_last)
         self.prompt_encoder.keep_dense_pe()
-        self.prepared = True
-        return self

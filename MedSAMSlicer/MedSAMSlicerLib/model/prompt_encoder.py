@@ -46,7 +46,8 @@ class PromptEncoder(nn.Module):
         """Embed N prompts.
 
         :param boxes: (N, 4) as x0, y0, x1, y1 in input pixels.
-        :param points: coordinates (N, P, 2) as x, y, and labels (N, P): 1 foreground, 0 background, -1 not a point.
+        :param points: coordinates (N, P, 2) as x, y, and labels (N, P): 1 foreground, 0 background, -1 not a
+            point; in SAM 2, which takes a box for two points, also 2 and 3, its corners.
         :param masks: logits (N, 1, 4 * embedding_size, 4 * embedding_size) of an earlier prediction.
         :return: sparse embeddings (N, tokens, C) and dense embeddings (N, C, embedding_size, embedding_size); without
             masks the dense ones are the same for all prompts and come as (1, C, 1, 1).
@@ -82,11 +83,11 @@ class PromptEncoder(nn.Module):
             coords = torch.cat([coords, coords.new_zeros(len(coords), 1, 2)], dim=1)
             labels = torch.cat([labels, labels.new_full((len(labels), 1), -1)], dim=1)
         labels = labels[..., None]
-        background, foreground, _, _ = self._point_weights()
         embedding = self.pe_layer((coords + 0.5) / self.image_size)
         embedding = torch.where(labels == -1, self.not_a_point_embed.weight, embedding)
-        embedding = embedding + (labels == 0) * background
-        return embedding + (labels == 1) * foreground
+        for label, weight in enumerate(self._point_weights()):
+            embedding = embedding + (labels == label) * weight
+        return embedding
 
     def _embed_boxes(self, boxes: Tensor) -> Tensor:
         corners = self.pe_layer((boxes.view(-1, 2, 2) + 0.5) / self.image_size)

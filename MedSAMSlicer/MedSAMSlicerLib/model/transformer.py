@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from MedSAMSlicerLib.model.layers import Linear, MLPBlock, products
+from MedSAMSlicerLib.model.layers import Linear, products
 
 
 class TwoWayTransformer(nn.Module):
@@ -17,12 +17,14 @@ class TwoWayTransformer(nn.Module):
     Reference: facebookresearch/segment-anything, modeling/transformer.py. Image tokens go in parts, with some of the
     prompts each: on a GPU, and for training, there is one part. On a CPU under inference mode every prompt has its own,
     as the image tokens of several, 4 MiB each at every step, outgrow its cache.
+
+    :param mlp: makes the two linear layers of a block, which SAM and SAM 2 name differently.
     """
 
-    def __init__(self, depth: int, embedding_dim: int, num_heads: int, mlp_dim: int) -> None:
+    def __init__(self, depth: int, embedding_dim: int, num_heads: int, mlp: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TwoWayAttentionBlock(embedding_dim, num_heads, mlp_dim, skip_first_layer_pe=index == 0)
+            TwoWayAttentionBlock(embedding_dim, num_heads, mlp(), skip_first_layer_pe=index == 0)
             for index in range(depth)
         )
         self.final_attn_token_to_image = TokenToImageAttention(embedding_dim, num_heads, downsample_rate=2)
@@ -56,13 +58,13 @@ class TwoWayAttentionBlock(nn.Module):
     :param skip_first_layer_pe: the first block's queries are their own positional encoding.
     """
 
-    def __init__(self, embedding_dim: int, num_heads: int, mlp_dim: int, skip_first_layer_pe: bool) -> None:
+    def __init__(self, embedding_dim: int, num_heads: int, mlp: nn.Module, skip_first_layer_pe: bool) -> None:
         super().__init__()
         self.self_attn = Attention(embedding_dim, num_heads)
         self.norm1 = nn.LayerNorm(embedding_dim)
         self.cross_attn_token_to_image = TokenToImageAttention(embedding_dim, num_heads, downsample_rate=2)
         self.norm2 = nn.LayerNorm(embedding_dim)
-        self.mlp = MLPBlock(embedding_dim, mlp_dim, nn.ReLU())
+        self.mlp = mlp
         self.norm3 = nn.LayerNorm(embedding_dim)
         self.norm4 = nn.LayerNorm(embedding_dim)
         self.cross_attn_image_to_token = ImageToTokenAttention(embedding_dim, num_heads, downsample_rate=2)
@@ -91,16 +93,17 @@ class Attention(nn.Module):
     """Attend with several heads.
 
     :param downsample_rate: how much narrower than the embedding the attention is.
+    :param kv_dim: channels of keys and values, by default those of the queries.
     """
 
-    def __init__(self, embedding_dim: int, num_heads: int, downsample_rate: int = 1) -> None:
+    def __init__(self, embedding_dim: int, num_heads: int, downsample_rate: int = 1, kv_dim: int | None = None) -> None:
         super().__init__()
         inner_dim = embedding_dim // downsample_rate
         self.num_heads = num_heads
         self._scale = (inner_dim // num_heads) ** -0.5
         self.q_proj = Linear(embedding_dim, inner_dim)
-        self.k_proj = Linear(embedding_dim, inner_dim)
-        self.v_proj = Linear(embedding_dim, inner_dim)
+        self.k_proj = Linear(kv_dim or embedding_dim, inner_dim)
+        self.v_proj = Linear(kv_dim or embedding_dim, inner_dim)
         self.out_proj = Linear(inner_dim, embedding_dim)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Preprocessing = Literal["lite", "medsam", "sam"]
+Preprocessing = Literal["lite", "medsam", "sam", "medsam2"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Weights:
     :ivar name: what the user types.
     :ivar architecture: the key of the model registry.
     :ivar preprocessing: how the model expects its images: ``lite`` (256 x 256, padded), ``medsam`` (1024 x 1024,
-        stretched, scaled to 0..1) or ``sam`` (1024 x 1024, padded, ImageNet statistics).
+        stretched, scaled to 0..1), ``sam`` (1024 x 1024, padded, ImageNet statistics) or ``medsam2`` (512 x 512 or
+        1024 x 1024, stretched, ImageNet statistics).
     :ivar license: SPDX identifier.
     :ivar filename: the name that the publisher gave the file.
     :ivar page: where a person finds the file.
@@ -95,6 +96,19 @@ def _sam(size_name: str, filename: str, size: int, sha256: str) -> Weights:
     )
 
 
+def _sam2(size_name: str, filename: str) -> Weights:
+    """Describe one of the four checkpoints of SAM 2.1, for which nobody states a checksum."""
+    return Weights(
+        name=f"sam2_{size_name}",
+        title=f"SAM 2.1 {size_name.replace('_', ' ')} (natural images)",
+        architecture=f"sam2_{size_name}",
+        preprocessing="medsam2",
+        license="Apache-2.0",
+        filename=filename,
+        page="https://github.com/facebookresearch/sam2#download-checkpoints",
+    )
+
+
 # Meta states no SHA-256 for its files, whose names carry the first digits of an MD5. The sums below are those that
 # micro-sam and other users of the files have recorded independently of each other; they agree.
 WEIGHTS: tuple[Weights, ...] = (
@@ -131,6 +145,17 @@ WEIGHTS: tuple[Weights, ...] = (
         filename="medsam_vit_b.pth",
         page="https://drive.google.com/drive/folders/1ETWmi4AiniJeWOt6HAsYgTjYv_fkgzoN",
     ),
+    # Its code is under Apache-2.0, its weights are not: the model's card says CC-BY-SA-4.0, and that they "can only be
+    # used for research and education purposes". So it is a choice, never the default, and fetched by hand.
+    Weights(
+        name="medsam2",
+        title="MedSAM2 (for research and education only)",
+        architecture="medsam2",
+        preprocessing="medsam2",
+        license="CC-BY-SA-4.0",
+        filename="MedSAM2_latest.pt",
+        page="https://huggingface.co/wanglab/MedSAM2",
+    ),
     _sam(
         "B",
         "sam_vit_b_01ec64.pth",
@@ -149,6 +174,10 @@ WEIGHTS: tuple[Weights, ...] = (
         2_564_550_879,
         "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
     ),
+    _sam2("tiny", "sam2.1_hiera_tiny.pt"),
+    _sam2("small", "sam2.1_hiera_small.pt"),
+    _sam2("base_plus", "sam2.1_hiera_base_plus.pt"),
+    _sam2("large", "sam2.1_hiera_large.pt"),
 )
 
 SAMPLE_ARCHIVE = PypiFile(

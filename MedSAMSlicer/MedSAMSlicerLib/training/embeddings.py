@@ -51,8 +51,7 @@ class StoredEmbeddings(EmbeddingCache):
         """
         path = self.path(image)
         kept = read_embedding(path)
-        side = self._encoder.model.prompt_encoder.embedding_size
-        if kept is None or kept.shape != (1, 256, side, side):
+        if kept is None or kept.shape != (1, *self._encoder.model.embedding_shape):
             kept = encoder.encode(image).tensor.half().cpu().numpy()
             with replacing(path) as draft, draft.open("wb") as file:
                 np.save(file, kept)

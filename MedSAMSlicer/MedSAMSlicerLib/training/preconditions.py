@@ -28,10 +28,12 @@ def check_dataset(dataset: SiteDataset, train: list[Case], held: list[Case]) -> 
 def load_base(name: str, depth: str, store: WeightsStore) -> tuple[Path, MedSAM]:
     """Load the model to start from, and tell its file.
 
-    :raises ValueError: if there is none of this name, or an adapter would get an adapter.
+    :raises ValueError: if there is none of this name, an adapter would get an adapter, or it is MedSAM2 or SAM 2.1.
     """
     path, _ = find_weights(name, store)
     base = load_model(name, store)
+    if not isinstance(base, MedSAM):
+        raise ValueError(f"{path} holds {base.architecture}, which can't be fine-tuned: give lite, vit_b or a SAM.")
     if depth == "adapter" and base.metadata.get("recipe", {}).get("depth") == "adapter":
         origin = base.metadata["base"]["name"]
         raise ValueError(f"{path} is an adapter of {origin!r}: give {origin!r} as the base, or the depth decoder.")

@@ -6,9 +6,9 @@ import contextlib
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -28,6 +28,9 @@ class Embedding(Protocol):
     @property
     def nbytes(self) -> int:
         """Size in bytes."""
+
+
+Sized = TypeVar("Sized", bound=Embedding)
 
 
 class Encoder(Protocol):
@@ -59,20 +62,29 @@ class Packer(Encoder, Protocol):
 
 
 class EmbeddingCache:
-    """Embeddings by content: the bytes of the windowed slice and the model's key; masks by the box as well.
+    """Embeddings by content: the bytes of the windowed slice and the model's key; masks by the box as well; and what a
+    model that remembers slices has found in one, by all that it remembered.
 
     Whatever changes what the model sees (voxels, window, axis, weights) changes the key, so that nothing kept is ever
     stale and nothing has to be invalidated. The least recently used leave when a budget is full.
 
     :param budget: of the embeddings, in bytes. One of SAM's size, 256 x 64 x 64 in single precision, takes 4 MiB.
     :param mask_budget: of the masks, in bytes. One of 100 x 100 pixels takes 20 KB.
+    :param step_budget: of what was found by memory, in bytes. One of MedSAM2 takes 160 KB in a slice of 512 x 512.
     :param store: keeps the embeddings on disk as well, for another session; the encoders must be `Packer` then.
     """
 
-    def __init__(self, budget: int = 1 << 30, mask_budget: int = 1 << 28, store: EmbeddingStore | None = None) -> None:
+    def __init__(
+        self,
+        budget: int = 1 << 30,
+        mask_budget: int = 1 << 28,
+        store: EmbeddingStore | None = None,
+        step_budget: int = 1 << 28,
+    ) -> None:
         self.store = store
         self._embeddings: _Kept = _Kept(budget)
         self._masks: _Kept = _Kept(mask_budget)
+        self._steps: _Kept = _Kept(step_budget)
 
     def __len__(self) -> int:
         return len(self._embeddings)
@@ -125,6 +137,14 @@ class EmbeddingCache:
             mask.write(probability, window)
         return probabilities, np.array([mask.iou for mask in masks], dtype=np.float32)
 
+    def once(self, key: bytes, make: Callable[[], Sized]) -> Sized:
+        """Return what was made under a key, which must tell all that it depends on; make it only if it isn't there."""
+        made = self._steps.get(key)
+        if made is None:
+            made = make()
+            self._steps.put(key, made)
+        return cast(Sized, made)
+
     def _kept(self, key: bytes, box: Box, window: Window) -> _Mask | None:
         """Return the mask that is kept of a box, if it was decoded in all of a window."""
         mask = self._masks.get((key, box))
@@ -153,6 +173,7 @@ class EmbeddingCache:
         """Forget everything; what is on disk stays (see `EmbeddingStore.clear`)."""
         self._embeddings.clear()
         self._masks.clear()
+        self._steps.clear()
 
 
 @dataclass(frozen=True)

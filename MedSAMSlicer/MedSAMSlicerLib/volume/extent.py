@@ -31,7 +31,8 @@ _STEPS = (0.0, 0.1, -0.1, -0.2)
 # A mask may grow by this part of its size from slice to slice, or as far as these are apart; the final box is as
 # much wider than what was found.
 _GROWTH = 0.15
-# What looks alike to at least this degree has a box. A mask teaches by this power of its confidence, the first one more.
+# What looks alike to at least this degree has a box. A mask teaches by this power of its confidence, the first one
+# counts as so many.
 _ALIKE, _CONFIDENCE_POWER, _FIRST_WEIGHT = 0.5, 4, 15.0
 # Width of the surroundings to compare with, in pixels.
 _SURROUNDINGS = 6

@@ -11,6 +11,7 @@ import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.memory_track import propagate_memory
 from MedSAMSlicerLib.volume.path import propagate_path
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out, soft_dice
@@ -49,6 +50,7 @@ PROPAGATIONS: dict[str, Propagation] = {
     "path": propagate_path,
     "reference": propagate_reference,
     "per-slice": segment_each_slice,
+    "memory": propagate_memory,
 }
 
 

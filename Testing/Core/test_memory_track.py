@@ -1,0 +1,349 @@
+"""A structure is followed from known slices to all others by memory: with a strict stand-in, and with the network."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from MedSAMSlicerLib.inference.predictor import Predictor
+from MedSAMSlicerLib.inference.tracking_predictor import TrackingPredictor
+from MedSAMSlicerLib.model import MedSAM2, build_model, layers
+from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.memory_track import propagate_memory
+from MedSAMSlicerLib.volume.stack import SliceStack
+from sam2_reference import with_random_weights
+
+AXIS = 2
+
+
+@dataclass(frozen=True)
+class FakeMemory:
+    index: int
+    nbytes: int = 1000
+
+
+@dataclass(frozen=True)
+class FakeSighting:
+    probability: np.ndarray
+    memory: FakeMemory
+    presence: float = 0.9
+    iou: float = 0.8
+
+
+class FakeTracker:
+    """Finds the bright pixels of a slice, and is strict about what it is given to remember.
+
+    A slice's corner pixel tells its index, so that memories can be checked for their distances.
+    """
+
+    key = "fake"
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.asked: dict[int, tuple[list[tuple[int, int]], list[int]]] = {}
+
+    def encode(self, image: np.ndarray) -> np.ndarray:
+        return _Embedded(image)
+
+    def decode(self, embedding: object, boxes: list[Box], window: object = None) -> object:
+        raise AssertionError("A slice is followed by memory, not by boxes.")
+
+    def box_around(self, mask: np.ndarray) -> Box | None:
+        raise AssertionError("A slice is followed by memory, not by boxes.")
+
+    def see_box(self, embedding: np.ndarray, box: Box) -> FakeSighting:
+        return self._look(embedding.image)
+
+    def see_mask(self, embedding: np.ndarray, mask: np.ndarray) -> FakeSighting:
+        assert mask.shape == embedding.image.shape
+        return self._look(embedding.image)
+
+    def follow(self, embedding, keys, past, length) -> FakeSighting:
+        index = int(embedding.image[0, 0])
+        assert all(isinstance(memory, FakeMemory) for memory in (*past, *(memory for _, memory in keys)))
+        assert 1 <= len(keys) <= 2
+        assert len(past) <= 15
+        near = min(keys, key=lambda each: abs(each[1].index - index) if each[0] > 0 else 999)
+        way = 1 if index > near[1].index else -1
+        for distance, memory in keys:
+            assert distance == way * (index - memory.index)
+        # The slices right before, the nearest first, up to the known one that all began with.
+        assert [memory.index for memory in past] == [index - way * age for age in range(1, len(past) + 1)]
+        assert near[1].index not in [memory.index for memory in past]
+        assert length == self.length
+        self.asked[index] = ([(distance, memory.index) for distance, memory in keys], [m.index for m in past])
+        return self._look(embedding.image)
+
+    def _look(self, image: np.ndarray) -> FakeSighting:
+        index = int(image[0, 0])
+        self.seen.append(index)
+        return FakeSighting((image == 200).astype(np.float32), FakeMemory(index))
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    image: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.image.nbytes
+
+
+def stack_of(shown: range, length: int = 40) -> SliceStack:
+    """A structure of 4 x 5 pixels in some slices."""
+    voxels = np.zeros((length, 10, 12), dtype=np.uint8)
+    voxels[shown.start : shown.stop, 3:7, 4:9] = 200
+    voxels[:, 0, 0] = np.arange(length)
+    # So that the window leaves all values as they are.
+    voxels[:, 9, 11] = 255
+    return SliceStack(voxels, (1, 1, 5), axis="k", window="full")
+
+
+BOX = Box(3, 2, 9, 7)
+
+
+def run(stack, boxes, keys=(), cache=None, tracker=None, **options):
+    tracker = tracker or FakeTracker()
+    tracker.length = len(stack)
+    by_index = {key.index: key for key in keys}
+    cache = EmbeddingCache() if cache is None else cache
+    results = list(propagate_memory(stack, boxes, tracker, cache, by_index, **options))
+    assert len({result.index for result in results}) == len(results)
+    assert all(result.final for result in results)
+    return tracker, results
+
+
+def painted(index: int, empty: bool = False) -> KeySlice:
+    mask = np.zeros((10, 12), dtype=bool)
+    mask[3:7, 4:9] = not empty
+    return KeySlice(AXIS, index, mask=mask)
+
+
+def found(results) -> list[int]:
+    return sorted(result.index for result in results if result.mask.any())
+
+
+def test_the_middle_slice_of_a_3d_box_begins_and_all_follow() -> None:
+    stack = stack_of(range(0, 40))
+    tracker, results = run(stack, dict.fromkeys(range(10, 31), BOX))
+    assert tracker.seen == [20, *range(21, 31), *range(19, 9, -1)]
+    assert found(results) == list(range(10, 31))
+    assert results[0].index == 20
+    # Both ways begin anew from the known slice: nothing of the other way is remembered.
+    assert tracker.asked[21] == ([(1, 20)], [])
+    assert tracker.asked[30] == ([(10, 20)], list(range(29, 20, -1)))
+    assert tracker.asked[17] == ([(3, 20)], [18, 19])
+
+
+def test_the_memory_is_bounded_whatever_the_number_of_slices() -> None:
+    tracker, _ = run(stack_of(range(0, 200), 200), {}, [painted(2), painted(5)])
+    assert tracker.asked[199] == ([(194, 5)], list(range(198, 183, -1)))
+
+
+def test_masks_end_at_the_roi() -> None:
+    stack = stack_of(range(0, 40))
+    _, results = run(stack, {index: Box(6, 4, 9, 5) for index in range(10, 13)})
+    assert [result.mask.sum() for result in results] == [2 * 3] * 3
+    assert results[0].mask[4:6, 6:9].all()
+
+
+def test_eight_slices_without_the_structure_end_it_and_the_rest_of_the_roi_comes_empty() -> None:
+    stack = stack_of(range(18, 23))
+    tracker, results = run(stack, dict.fromkeys(range(0, 40), BOX))
+    assert sorted(tracker.seen) == list(range(10, 31))
+    assert sorted(result.index for result in results) == list(range(40))
+    assert found(results) == list(range(18, 23))
+
+
+def test_a_gap_of_seven_slices_is_crossed() -> None:
+    stack = stack_of(range(10, 31))
+    stack.voxels[22:29, 3:7, 4:9] = 0
+    _, results = run(stack, dict.fromkeys(range(0, 40), BOX))
+    assert found(results) == [*range(10, 22), 29, 30]
+
+
+def test_without_a_box_the_structure_is_followed_to_its_ends_and_no_farther() -> None:
+    _, results = run(stack_of(range(5, 25)), {}, [KeySlice(AXIS, 12, box=BOX)])
+    assert sorted(result.index for result in results) == list(range(5, 25))
+
+
+def test_without_a_box_a_distance_bounds_it() -> None:
+    tracker, results = run(stack_of(range(0, 40)), {}, [painted(12), painted(15)], farthest=3)
+    assert sorted(tracker.seen) == list(range(9, 19)) == found(results)
+
+
+def test_key_slices_condition_what_lies_between_them_from_both_sides() -> None:
+    tracker, results = run(stack_of(range(0, 40)), {}, [painted(10), painted(15)], farthest=0)
+    assert found(results) == list(range(10, 16))
+    assert tracker.asked == {
+        11: ([(1, 10), (-4, 15)], []),
+        12: ([(2, 10), (-3, 15)], [11]),
+        14: ([(-4, 10), (1, 15)], []),
+        13: ([(-3, 10), (2, 15)], [14]),
+    }
+    assert [result.confidence for result in results[:2]] == [1, 1]
+    assert all(result.confidence == pytest.approx(0.9) for result in results[2:])
+
+
+def test_a_correction_looks_only_at_what_lies_up_to_the_next_known_slices() -> None:
+    stack, cache, boxes = stack_of(range(0, 40)), EmbeddingCache(), dict.fromkeys(range(5, 36), BOX)
+    run(stack, boxes, cache=cache)
+    tracker, results = run(stack, boxes, [painted(30)], cache=cache)
+    assert sorted(tracker.seen) == list(range(21, 36))
+    again, _ = run(stack, boxes, [painted(30)], cache=cache)
+    assert again.seen == []
+    second, more = run(stack, boxes, [painted(30), painted(10)], cache=cache)
+    assert sorted(second.seen) == list(range(5, 20))
+    assert found(results) == found(more) == list(range(5, 36))
+    # Taking a correction back costs nothing either: what was there before it is still known.
+    back, _ = run(stack, boxes, [painted(10)], cache=cache)
+    assert back.seen == []
+
+
+def test_an_empty_key_slice_keeps_off_what_lies_beyond_it() -> None:
+    stack = stack_of(range(0, 40))
+    tracker, results = run(stack, dict.fromkeys(range(10, 31), BOX), [painted(25, empty=True)])
+    assert found(results) == list(range(10, 25))
+    assert sorted(result.index for result in results) == list(range(10, 31))
+    assert tracker.asked[24] == ([(4, 20), (-1, 25)], [23, 22, 21])
+    assert {26, 30}.isdisjoint(tracker.seen)
+
+
+def test_between_two_empty_key_slices_nothing_is_looked_for() -> None:
+    keys = [painted(5), painted(20, empty=True), painted(30, empty=True)]
+    tracker, results = run(stack_of(range(0, 40)), {}, keys)
+    assert set(range(21, 40)).isdisjoint({*tracker.seen} - {30})
+    assert found(results) == list(range(0, 20))
+
+
+def test_a_key_slice_counts_though_the_rois_box_shows_nothing() -> None:
+    stack = stack_of(range(0, 40))
+    stack.voxels[19:22, 3:7, 4:9] = 0
+    _, results = run(stack, dict.fromkeys(range(10, 31), BOX), [painted(25)])
+    assert found(results) == [*range(10, 19), *range(22, 31)]
+
+
+def test_what_was_found_is_looked_for_again_once_a_slice_before_it_has_changed() -> None:
+    stack, cache, boxes = stack_of(range(0, 40)), EmbeddingCache(), dict.fromkeys(range(10, 31), BOX)
+    run(stack, boxes, cache=cache)
+    stack.voxels[25, 3, 4] = 0
+    tracker, _ = run(stack, boxes, cache=cache)
+    assert tracker.seen == list(range(25, 31))
+
+
+@pytest.mark.parametrize(
+    ("shown", "boxes", "keys", "text"),
+    [
+        (range(0, 40), {}, [], "There is nothing to follow: give an ROI"),
+        (range(0, 5), {20: BOX}, [], "Nothing was found in slice 20: draw the box around the structure"),
+        (range(0, 40), {}, [painted(3, empty=True), painted(9, empty=True)], "Nothing was found in slice 3, 9"),
+    ],
+)
+def test_nothing_to_follow_is_told(shown, boxes, keys, text) -> None:
+    with pytest.raises(ValueError, match=text):
+        run(stack_of(shown), boxes, keys)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_few_slices_are_no_problem(length) -> None:
+    _, results = run(stack_of(range(0, length), length), dict.fromkeys(range(length), BOX))
+    assert found(results) == list(range(length))
+
+
+def test_a_model_without_a_memory_is_refused() -> None:
+    plain = Predictor(build_model("tiny"), device="cpu")
+    with pytest.raises(ValueError, match="remembers no slices: choose MedSAM2"):
+        next(propagate_memory(stack_of(range(3)), {1: BOX}, plain, EmbeddingCache()))
+
+
+@pytest.fixture(scope="module")
+def network() -> TrackingPredictor:
+    """The smallest network, with random weights that see something nearly everywhere."""
+    model = with_random_weights(build_model("tiny_medsam2"))
+    with torch.no_grad():
+        model.sam_mask_decoder.pred_obj_score_head.layers[2].bias += 2
+    return TrackingPredictor(model, device="cpu")
+
+
+def copy_of(network: TrackingPredictor) -> MedSAM2:
+    return copy.deepcopy(network.network)
+
+
+def noise(length: int) -> SliceStack:
+    voxels = np.random.default_rng(0).integers(0, 256, (length, 40, 30), dtype=np.uint8)
+    return SliceStack(voxels, (1, 1, 5), axis="k", window="full")
+
+
+@torch.inference_mode()
+def test_the_network_follows_as_its_model_does_step_by_step(network) -> None:
+    stack, boxes = noise(6), dict.fromkeys(range(6), Box(4, 6, 20, 30))
+    results = {result.index: result for result in propagate_memory(stack, boxes, network, EmbeddingCache())}
+    model, recipe = network.network, network.recipe
+    tensors = [network.encode(stack.image(index)).tensor for index in range(6)]
+    scaled = recipe.scale_boxes([Box(4, 6, 21, 31)], stack.shape)
+    found = model.prompted(tensors[2], scaled)
+    key = model.remembered(tensors[2], found, (model.enlarged(found.logits) > 0).float())
+    past = []
+    inside = np.s_[6:31, 4:21]
+    for index in range(3, 6):
+        found = model.followed(tensors[index], [(index - 2, key)], past, 6)
+        past.insert(0, model.remembered(tensors[index], found))
+        probability = recipe.restoration(stack.shape, 32)(found.logits)[0].numpy()
+        np.testing.assert_array_equal(results[index].mask[inside], probability[inside] > 0.5)
+        assert not np.delete(results[index].mask, np.s_[6:31], axis=0).any()
+        assert results[index].iou == pytest.approx(float(found.iou), abs=1e-5)
+        assert 0 < results[index].confidence < float(found.score.sigmoid())
+
+
+def test_what_a_slice_is_remembered_by_is_small(network) -> None:
+    embedding = network.encode(noise(1).image(0))
+    sighting = network.see_box(embedding, Box(2, 2, 20, 20))
+    assert embedding.nbytes == 1024 * 8 * 8 * 4
+    assert sighting.memory.nbytes == 64 * 8 * 8 * 2 + 256 * 4
+
+
+def test_a_painted_mask_is_kept_though_it_is_thinner_than_the_models_pixels(network) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (600, 700), dtype=np.uint8)
+    mask = np.zeros((600, 700), dtype=bool)
+    mask[300, 350] = True
+    embedding = network.encode(image)
+    assert network.see_mask(embedding, mask).presence > 0.99
+    assert network.see_mask(embedding, np.zeros_like(mask)).presence < 0.01
+
+
+@pytest.mark.parametrize("size", [(50, 70), (50, 70, 3)])
+def test_a_slice_alone_is_segmented_as_by_any_predictor(network, size) -> None:
+    image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    embedding = network.encode(image)
+    boxes = [Box(5, 6, 30, 25), Box(0, 0, 69, 49)]
+    prediction = network.decode(embedding, boxes)
+    assert prediction.probabilities.shape == (2, 50, 70)
+    part = network.decode(embedding, boxes, np.s_[10:30, 20:66])
+    np.testing.assert_allclose(part.probabilities, prediction.probabilities[:, 10:30, 20:66], atol=1e-5)
+    np.testing.assert_allclose(network.see_box(embedding, boxes[0]).probability, prediction.probabilities[0], atol=1e-5)
+    kept = network.unpack(network.pack(embedding).astype(np.float16), (50, 70))
+    np.testing.assert_allclose(network.decode(kept, boxes).probabilities, prediction.probabilities, atol=0.02)
+
+
+def test_half_precision_gives_nearly_the_same(network, monkeypatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (50, 70), dtype=np.uint8)
+    half = TrackingPredictor(copy_of(network), device="cpu", precision="bfloat16")
+    # What a GPU does: PyTorch's own products, of which autocast makes those of half precision.
+    monkeypatch.setattr(layers, "_onednn", None)
+    monkeypatch.setattr(TrackingPredictor, "_half", property(lambda self: self.precision == torch.bfloat16))
+    found = []
+    for predictor in (network, half):
+        embedding = predictor.encode(image)
+        key = predictor.see_box(embedding, Box(5, 6, 30, 25))
+        found.append(predictor.follow(embedding, [(1, key.memory)], [key.memory] * 3, 9))
+    single, halved = found
+    assert halved.memory.map.dtype == torch.bfloat16
+    assert halved.memory.pointer.dtype == torch.float32
+    difference = np.abs(single.probability - halved.probability)
+    assert 0 < difference.mean() < 0.02
