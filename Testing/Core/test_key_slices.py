@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from box_predictor import BoxPredictor, Scripted, numbered_stack
+from box_predictor import BoxPredictor, NumberedSlice, Scripted, numbered_stack
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
@@ -53,21 +53,34 @@ def a_stack() -> SliceStack:
     return numbered_stack(voxels.clip(0, 255))
 
 
-@pytest.fixture
-def capricious() -> Scripted:
+class Capricious(Scripted):
     """Sees an organ in every box, but a tenth of a pixel more or less makes it another mask.
 
-    So whatever reaches a slice that must not be reached shows in its mask.
+    What it makes of a slice's places tells of their brightness, among much else. So whatever reaches a slice that must
+    not be reached shows in its mask.
     """
 
-    def answer(index: int, box: Box, probability: np.ndarray) -> None:
+    def __init__(self, stack: SliceStack) -> None:
+        super().__init__(self.see)
+        self.stack = stack
+
+    @staticmethod
+    def see(index: int, box: Box, probability: np.ndarray) -> None:
         sides = [round(10 * side) for side in (box.x0, box.y0, box.x1, box.y1)]
         random = np.random.default_rng([index, *sides])
         place = np.s_[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
         probability[place] = random.uniform(0.2, 0.95, probability[place].shape)
         probability[12:19, 12:22] = 0.9
 
-    return Scripted(answer)
+    def features(self, embedding: NumberedSlice) -> tuple[np.ndarray, tuple[float, float]]:
+        places = self.stack.image(embedding.index).reshape(ROWS // 4, 4, COLUMNS // 4, 4).mean(axis=(1, 3))
+        others = np.random.default_rng(embedding.index).normal(0, 1, (4, *places.shape))
+        return np.concatenate([places[None] / 50, others]).astype(np.float32), (1 / 4, 1 / 4)
+
+
+@pytest.fixture
+def capricious(a_stack) -> Scripted:
+    return Capricious(a_stack)
 
 
 def final(
@@ -197,6 +210,16 @@ def test_a_removed_key_leaves_nothing_behind(a_stack, capricious):
     assert differ(both, one, range(4, 12))
     assert_same(final(a_stack, roi_of(0, 11), capricious, boxed(3, KEY), cache), one, range(12))
     assert_same(final(a_stack, roi_of(0, 11), capricious, {}, cache), none, range(12))
+
+
+def test_what_a_key_slice_teaches_reaches_its_sections(a_stack, capricious):
+    # The same keys and prompts, seen by an encoder to which all places are alike.
+    blind = Scripted(Capricious.see)
+    keys = {**boxed(3, KEY), **painted(8, PAINTED)}
+    seeing, without = (final(a_stack, roi_of(0, 11), predictor, keys) for predictor in (capricious, blind))
+    for section in (range(3), range(4, 8), range(9, 12)):
+        assert differ(seeing, without, section)
+    assert_same(seeing, without, range(8, 9))
 
 
 def test_a_further_key_encodes_nothing_anew(a_stack):

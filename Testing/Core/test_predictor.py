@@ -174,3 +174,37 @@ def test_the_preprocessing_is_the_weights_own() -> None:
     model = build_model("tiny")
     model.preprocessing = "sam"
     assert not torch.allclose(Predictor(model, device="cpu").encode(image).tensor, squashed)
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (300, 512), (512, 360), (200, 256)])
+def test_features_of_a_place_are_those_of_the_pixels_there(lite, shape) -> None:
+    rows, columns = shape
+    y, x, radius = 0.7 * rows, 0.3 * columns, 0.05 * max(shape)
+    j, i = np.indices(shape) + 0.5
+    empty = np.random.default_rng(5).integers(60, 80, shape).astype(np.uint8)
+    # The darkest and the brightest pixel are the same in both, so that only the disk differs.
+    empty[0, :2] = 0, 255
+    disk = np.where((j - y) ** 2 + (i - x) ** 2 <= radius**2, np.uint8(220), empty)
+    values, scale = lite.features(lite.encode(disk))
+    assert values.dtype == np.float32
+    assert values.shape == (256, 64, 64)
+    change = np.abs(values - lite.features(lite.encode(empty))[0]).sum(axis=0)
+    strongest = change > 0.5 * change.max()
+    middle = np.argwhere(strongest).mean(axis=0) + 0.5
+    np.testing.assert_allclose(middle, [y * scale[0], x * scale[1]], atol=1)
+    # A disk is as large in places as it is in pixels.
+    assert np.sqrt(strongest.sum() / np.pi) == pytest.approx(radius * scale[0], rel=0.35)
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "scale"), [("lite", (0.1, 0.1)), ("medsam", (0.2, 0.1)), ("sam", (0.1, 0.1))]
+)
+def test_features_cover_a_slice_as_it_was_prepared(preprocessing, scale) -> None:
+    model = build_model("tiny")
+    model.preprocessing = preprocessing
+    predictor = Predictor(model, device="cpu")
+    embedding = predictor.encode(np.random.default_rng(0).integers(0, 256, (20, 40), dtype=np.uint8))
+    values, found = predictor.features(embedding)
+    assert values.shape == (256, 4, 4)
+    assert found == pytest.approx(scale)
+    assert predictor.side == 64

@@ -171,6 +171,32 @@ def test_medsam2_interpolates_logits() -> None:
     torch.testing.assert_close(MedSAM2Recipe(512).restoration((100, 80), 128)(logits(2, 128)), expected)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_scale_is_that_of_the_boxes(name, size) -> None:
+    recipe = RECIPES[name](256)
+    scale = recipe.scale(size)
+    (scaled,) = recipe.scale_boxes([BOX], size).tolist()
+    # LiteMedSAM's drops the decimals.
+    slack = 1 if name == "lite" else 1e-3
+    for found, coordinate, each in zip(scaled, (12.6, 7.2, 49.9, 55.5), (*scale[::-1], *scale[::-1]), strict=True):
+        assert coordinate * each - slack < found < coordinate * each + 1e-3
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_scale_is_that_of_the_prepared_slice(name, size) -> None:
+    pixels = torch.zeros(size, dtype=torch.uint8)
+    top, left = size[0] // 2, size[1] // 3
+    pixels[top:, left:] = 255
+    recipe = RECIPES[name](256)
+    bright = recipe.prepare(pixels)[0] > 0.5
+    rows, columns = (torch.nonzero(bright.any(dim=dim)).flatten() for dim in (1, 0))
+    for places, first, length, scale in zip((rows, columns), (top, left), size, recipe.scale(size), strict=True):
+        assert abs(int(places[0]) - first * scale) <= 1
+        assert abs(int(places[-1]) + 1 - length * scale) <= 1
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_constant_slice_stays_finite(name) -> None:
     assert RECIPES[name](64).prepare(torch.full((30, 40), 255, dtype=torch.uint8)).isfinite().all()

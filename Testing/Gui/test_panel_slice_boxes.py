@@ -255,9 +255,7 @@ def test_a_structure_that_leaves_the_volume_is_told_and_a_limit_ends_it(gui, use
 
 
 def test_dropped_fragments_are_told(gui, user, monkeypatch):
-    monkeypatch.setattr(
-        "MedSAMSlicerLib.volume.segmentation.Outcome", lambda **known: Outcome(**{**known, "fragments": 3})
-    )
+    monkeypatch.setattr("MedSAMSlicerLib.volume.segmentation.Outcome", lambda _dropped, ends: Outcome(3, ends))
     place(user)
     user.segment()
     assert "3 fragments were dropped." in user.ui.statusLabel.text

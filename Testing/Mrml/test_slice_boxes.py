@@ -9,7 +9,7 @@ import pytest
 import slicer
 import vtk
 
-from box_predictor import BoxPredictor, FilledBoxes, Shape
+from box_predictor import BoxPredictor, FilledBoxes, Shape, no_features
 from geometries import rotation
 from MedSAMSlicerLib.headless.scene import HeadlessScene
 from MedSAMSlicerLib.mrml.boxes import flatten
@@ -204,6 +204,9 @@ class BrightPredictor(BoxPredictor):
         filled = super().decode(Shape(*embedding.shape), boxes)
         return FilledBoxes(filled.probabilities * embedding * np.float32(0.95), filled.iou).within(window)
 
+    def features(self, embedding: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+        return no_features(*embedding.shape)
+
 
 class TestSegmenting:
     """The bright block is found from a box on one of its slices."""
@@ -288,7 +291,7 @@ class TestSegmenting:
         with pytest.raises(ValueError, match=r"Nothing was found in the box .* slice 2: draw it around the structure"):
             list(session.run(task))
         assert segmentation.GetSegmentation().GetNumberOfSegments() == 0
-        assert not session.can_undo(segmentation)
+        assert not session.undoable(segmentation)
 
     def test_another_propagation_is_refused(self, session, volume, drawn, segmentation):
         lay(drawn, volume, 2, 9)
