@@ -212,14 +212,33 @@ def test_a_removed_key_leaves_nothing_behind(a_stack, capricious):
     assert_same(final(a_stack, roi_of(0, 11), capricious, {}, cache), none, range(12))
 
 
-def test_what_a_key_slice_teaches_reaches_its_sections(a_stack, capricious):
-    # The same keys and prompts, seen by an encoder to which all places are alike.
-    blind = Scripted(Capricious.see)
-    keys = {**boxed(3, KEY), **painted(8, PAINTED)}
-    seeing, without = (final(a_stack, roi_of(0, 11), predictor, keys) for predictor in (capricious, blind))
-    for section in (range(3), range(4, 8), range(9, 12)):
-        assert differ(seeing, without, section)
-    assert_same(seeing, without, range(8, 9))
+def test_what_a_key_slice_shows_is_found_again_by_its_look_where_no_box_leads_to_it():
+    gray = numbered_stack(np.full((SLICES, ROWS, COLUMNS), 100))
+    other, shown, moved = np.s_[8:24, 8:14], np.s_[8:14, 18:28], np.s_[18:24, 18:28]
+
+    def place_of(index: int) -> tuple[slice, slice]:
+        return shown if index == 4 else moved
+
+    def answer(index: int, box: Box, probability: np.ndarray) -> None:
+        # What the box holds whole: first the other structure, as it is larger.
+        for rows, columns in (other, place_of(index)):
+            if box.y0 <= rows.start and box.x0 <= columns.start and box.y1 >= rows.stop and box.x1 >= columns.stop:
+                probability[rows, columns] = 0.75
+                return
+
+    class Seeing(Scripted):
+        def features(self, embedding: NumberedSlice) -> tuple[np.ndarray, tuple[float, float]]:
+            tissues = np.stack([mask_of(other), mask_of(place_of(embedding.index))])
+            places = tissues.reshape(2, ROWS // 2, 2, COLUMNS // 2, 2).mean(axis=(2, 4))
+            return places.astype(np.float32), (1 / 2, 1 / 2)
+
+    def found(predictor: Scripted, keys: dict[int, KeySlice]) -> list[np.ndarray]:
+        return [each.mask for index, each in final(gray, roi_of(2, 6), predictor, keys).items() if index != 4]
+
+    for mask in found(Seeing(answer), {}) + found(Scripted(answer), painted(4, shown)):
+        np.testing.assert_array_equal(mask, mask_of(other))
+    for mask in found(Seeing(answer), painted(4, shown)):
+        np.testing.assert_array_equal(mask, mask_of(moved))
 
 
 def test_a_further_key_encodes_nothing_anew(a_stack):

@@ -171,6 +171,27 @@ def test_medsam2_interpolates_logits() -> None:
     torch.testing.assert_close(MedSAM2Recipe(512).restoration((100, 80), 128)(logits(2, 128)), expected)
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_constant_slice_stays_finite(name) -> None:
+    assert RECIPES[name](64).prepare(torch.full((30, 40), 255, dtype=torch.uint8)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_an_empty_mask_has_no_box(name) -> None:
+    assert RECIPES[name](64).box_around(np.zeros((30, 40), dtype=bool)) is None
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_box_around_a_mask_holds_it_and_little_more(name) -> None:
+    mask = np.zeros((400, 512), dtype=bool)
+    mask[100:200, 150:300] = True
+    box = RECIPES[name](256).box_around(mask)
+    assert 140 <= box.x0 <= 150
+    assert 90 <= box.y0 <= 100
+    assert 299 <= box.x1 <= 310
+    assert 199 <= box.y1 <= 210
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_scale_is_that_of_the_boxes(name, size) -> None:
@@ -195,24 +216,3 @@ def test_the_scale_is_that_of_the_prepared_slice(name, size) -> None:
     for places, first, length, scale in zip((rows, columns), (top, left), size, recipe.scale(size), strict=True):
         assert abs(int(places[0]) - first * scale) <= 1
         assert abs(int(places[-1]) + 1 - length * scale) <= 1
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_constant_slice_stays_finite(name) -> None:
-    assert RECIPES[name](64).prepare(torch.full((30, 40), 255, dtype=torch.uint8)).isfinite().all()
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_an_empty_mask_has_no_box(name) -> None:
-    assert RECIPES[name](64).box_around(np.zeros((30, 40), dtype=bool)) is None
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_box_around_a_mask_holds_it_and_little_more(name) -> None:
-    mask = np.zeros((400, 512), dtype=bool)
-    mask[100:200, 150:300] = True
-    box = RECIPES[name](256).box_around(mask)
-    assert 140 <= box.x0 <= 150
-    assert 90 <= box.y0 <= 100
-    assert 299 <= box.x1 <= 310
-    assert 199 <= box.y1 <= 210
