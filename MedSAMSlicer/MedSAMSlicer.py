@@ -126,7 +126,8 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
     - ``window``: "auto", "abdomen", "lung", "brain", "mediastinum", "bone", "mr", "full" or "LEVEL/WIDTH".
     - ``limit``: how far a structure is followed from a box on one slice to either side, in millimeters; by default
       until it ends. The ends of 3-D boxes hold without it.
-    - ``propagation``: "path", "reference" (LiteMedSAM's official one) or "per-slice".
+    - ``propagation``: "path", "memory" (of models that remember slices), "reference" (LiteMedSAM's official one) or
+      "per-slice"; by default that which suits the model, "memory" or "path".
     - ``editorNode``: a vtkMRMLSegmentEditorNode whose masking and overwrite rules hold; by default there are none.
     - ``progress``: called after every slice with (done, total); it stops the segmentation by returning False.
     - ``cancel``: a threading.Event; the segmentation stops once it is set. A stop keeps the slices that are done (a

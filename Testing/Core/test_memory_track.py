@@ -39,7 +39,7 @@ class FakeSighting:
 class FakeTracker:
     """Finds the bright pixels of a slice, and is strict about what it is given to remember.
 
-    A slice's corner pixel tells its index, so that memories can be checked for their distances.
+    A slice's first two pixels tell its index, so that memories can be checked for their distances.
     """
 
     key = "fake"
@@ -65,7 +65,7 @@ class FakeTracker:
         return self._look(embedding.image)
 
     def follow(self, embedding, keys, past, length) -> FakeSighting:
-        index = int(embedding.image[0, 0])
+        index = index_of(embedding.image)
         assert all(isinstance(memory, FakeMemory) for memory in (*past, *(memory for _, memory in keys)))
         assert 1 <= len(keys) <= 2
         assert len(past) <= 15
@@ -81,7 +81,7 @@ class FakeTracker:
         return self._look(embedding.image)
 
     def _look(self, image: np.ndarray) -> FakeSighting:
-        index = int(image[0, 0])
+        index = index_of(image)
         self.seen.append(index)
         return FakeSighting((image == 200).astype(np.float32), FakeMemory(index))
 
@@ -95,11 +95,15 @@ class _Embedded:
         return self.image.nbytes
 
 
+def index_of(image: np.ndarray) -> int:
+    return int(image[0, 0]) + 200 * int(image[0, 1])
+
+
 def stack_of(shown: range, length: int = 40) -> SliceStack:
     """A structure of 4 x 5 pixels in some slices."""
     voxels = np.zeros((length, 10, 12), dtype=np.uint8)
     voxels[shown.start : shown.stop, 3:7, 4:9] = 200
-    voxels[:, 0, 0] = np.arange(length)
+    voxels[:, 0, 1], voxels[:, 0, 0] = np.divmod(np.arange(length), 200)
     # So that the window leaves all values as they are.
     voxels[:, 9, 11] = 255
     return SliceStack(voxels, (1, 1, 5), axis="k", window="full")
@@ -114,9 +118,12 @@ def run(stack, boxes, keys=(), cache=None, tracker=None, **options):
     by_index = {key.index: key for key in keys}
     cache = EmbeddingCache() if cache is None else cache
     results = list(propagate_memory(stack, boxes, tracker, cache, by_index, **options))
-    assert len({result.index for result in results}) == len(results)
-    assert all(result.final for result in results)
-    return tracker, results
+    first, last = results[: len(results) // 2], results[len(results) // 2 :]
+    assert not any(result.final for result in first)
+    assert all(result.final for result in last)
+    indices = [result.index for result in last]
+    assert indices == sorted({result.index for result in first}) == list(range(indices[0], indices[-1] + 1))
+    return tracker, last
 
 
 def painted(index: int, empty: bool = False) -> KeySlice:
@@ -134,7 +141,6 @@ def test_the_middle_slice_of_a_3d_box_begins_and_all_follow() -> None:
     tracker, results = run(stack, dict.fromkeys(range(10, 31), BOX))
     assert tracker.seen == [20, *range(21, 31), *range(19, 9, -1)]
     assert found(results) == list(range(10, 31))
-    assert results[0].index == 20
     # Both ways begin anew from the known slice: nothing of the other way is remembered.
     assert tracker.asked[21] == ([(1, 20)], [])
     assert tracker.asked[30] == ([(10, 20)], list(range(29, 20, -1)))
@@ -174,8 +180,11 @@ def test_without_a_box_the_structure_is_followed_to_its_ends_and_no_farther() ->
 
 
 def test_without_a_box_a_distance_bounds_it() -> None:
-    tracker, results = run(stack_of(range(0, 40)), {}, [painted(12), painted(15)], farthest=3)
-    assert sorted(tracker.seen) == list(range(9, 19)) == found(results)
+    tracker, results = run(stack_of(range(0, 40)), {}, [painted(12), painted(10)], farthest=3)
+    assert sorted(tracker.seen) == list(range(9, 16)) == found(results)
+    # A key slice beyond it moves the end there, and no farther.
+    tracker, results = run(stack_of(range(0, 40)), {}, [painted(12), painted(17)], farthest=3)
+    assert sorted(tracker.seen) == list(range(9, 18)) == found(results)
 
 
 def test_key_slices_condition_what_lies_between_them_from_both_sides() -> None:
@@ -187,8 +196,8 @@ def test_key_slices_condition_what_lies_between_them_from_both_sides() -> None:
         14: ([(-4, 10), (1, 15)], []),
         13: ([(-3, 10), (2, 15)], [14]),
     }
-    assert [result.confidence for result in results[:2]] == [1, 1]
-    assert all(result.confidence == pytest.approx(0.9) for result in results[2:])
+    assert [results[0].confidence, results[-1].confidence] == [1, 1]
+    assert all(result.confidence == pytest.approx(0.9) for result in results[1:-1])
 
 
 def test_a_correction_looks_only_at_what_lies_up_to_the_next_known_slices() -> None:
@@ -241,13 +250,60 @@ def test_what_was_found_is_looked_for_again_once_a_slice_before_it_has_changed()
     ("shown", "boxes", "keys", "text"),
     [
         (range(0, 40), {}, [], "There is nothing to follow: give an ROI"),
-        (range(0, 5), {20: BOX}, [], "Nothing was found in slice 20: draw the box around the structure"),
+        (range(0, 5), {}, [KeySlice(AXIS, 20, box=BOX)], "Nothing was found in slice 20: draw the box around"),
         (range(0, 40), {}, [painted(3, empty=True), painted(9, empty=True)], "Nothing was found in slice 3, 9"),
     ],
 )
 def test_nothing_to_follow_is_told(shown, boxes, keys, text) -> None:
     with pytest.raises(ValueError, match=text):
         run(stack_of(shown), boxes, keys)
+
+
+def test_a_3d_box_in_whose_middle_nothing_is_comes_empty_and_without_a_look_at_the_rest() -> None:
+    tracker, results = run(stack_of(range(0, 5)), dict.fromkeys(range(0, 41), BOX))
+    assert tracker.seen == [20]
+    assert found(results) == []
+    assert len(results) == 40
+
+
+def with_fragments(length: int = 40) -> SliceStack:
+    """The structure, and beside it, up to slice 15 and from 24 on, something else of a few pixels."""
+    stack = stack_of(range(0, length), length)
+    stack.voxels[:16, 8, 10] = stack.voxels[24:, 8, 10] = 200
+    return SliceStack(stack.voxels, (1, 1, 1), axis="k", window="full")
+
+
+def test_what_hangs_together_with_nothing_is_dropped_and_counted() -> None:
+    stack, tracker = with_fragments(), FakeTracker()
+    tracker.length = len(stack)
+    boxes = dict.fromkeys(range(10, 31), Box(2, 2, 11, 9))
+    *results, dropped = outcome_of(propagate_memory(stack, boxes, tracker, EmbeddingCache()))
+    assert dropped == 2
+    assert all(result.mask.sum() == 4 * 5 for result in results if result.final)
+    assert len(results) == 2 * 21
+
+
+def outcome_of(results):
+    """Yield all that a generator yields, and last what it returns."""
+    yield (yield from results)
+
+
+def test_what_a_key_slice_shows_stays_and_so_does_what_lies_beyond_it() -> None:
+    stack, boxes = with_fragments(), dict.fromkeys(range(5, 36), Box(2, 2, 11, 9))
+    mask = stack.voxels[27] == 200
+    _, results = run(stack, boxes, [KeySlice(AXIS, 27, mask=mask)])
+    by_index = {result.index: result.mask.sum() for result in results}
+    assert [by_index[index] for index in (5, 15, 20, 24, 27, 30, 35)] == [20, 20, 20, 21, 21, 21, 21]
+    # An own key slice beyond: what was decided on this side of the first one is not decided again.
+    _, again = run(stack, boxes, [KeySlice(AXIS, 27, mask=mask), painted(31)])
+    assert [result.mask.sum() for result in again[:23]] == [result.mask.sum() for result in results[:23]]
+
+
+def test_a_thousand_slices_are_followed_and_little_is_kept() -> None:
+    cache = EmbeddingCache(budget=100_000)
+    _, results = run(stack_of(range(100, 900), 1000), {}, [painted(500)], cache=cache)
+    assert found(results) == list(range(100, 900))
+    assert cache.nbytes <= 100_000
 
 
 @pytest.mark.parametrize("length", [1, 2])
@@ -283,7 +339,7 @@ def noise(length: int) -> SliceStack:
 @torch.inference_mode()
 def test_the_network_follows_as_its_model_does_step_by_step(network) -> None:
     stack, boxes = noise(6), dict.fromkeys(range(6), Box(4, 6, 20, 30))
-    results = {result.index: result for result in propagate_memory(stack, boxes, network, EmbeddingCache())}
+    results = {each.index: each for each in propagate_memory(stack, boxes, network, EmbeddingCache()) if not each.final}
     model, recipe = network.network, network.recipe
     tensors = [network.encode(stack.image(index)).tensor for index in range(6)]
     scaled = recipe.scale_boxes([Box(4, 6, 21, 31)], stack.shape)

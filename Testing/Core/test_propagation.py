@@ -199,5 +199,5 @@ def test_a_propagation_goes_by_its_name():
     assert propagation_named("path") is propagate_path
     assert propagation_named("reference") is propagate_reference
     assert propagation_named("per-slice") is segment_each_slice
-    with pytest.raises(ValueError, match="The propagation 'video' is unknown: give one of path, reference, per-slice"):
+    with pytest.raises(ValueError, match="The propagation 'video' is unknown: give one of auto, path, reference"):
         propagation_named("video")

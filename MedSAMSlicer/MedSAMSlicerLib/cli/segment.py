@@ -29,7 +29,7 @@ _ENDINGS = {
 def add_parser(subparsers: _Subparsers) -> None:
     """Add ``segment`` to the program's commands."""
     from MedSAMSlicerLib.volume.intensity import WINDOW_HELP
-    from MedSAMSlicerLib.volume.propagation import PROPAGATIONS
+    from MedSAMSlicerLib.volume.propagation import AUTO, PROPAGATIONS
 
     parser = subparsers.add_parser("segment", help="segment what boxes or ROIs in a volume hold")
     parser.add_argument("--volume", type=Path, help="NRRD, NIfTI or MHA file, DICOM folder or one file of a series")
@@ -67,7 +67,7 @@ def add_parser(subparsers: _Subparsers) -> None:
     )
     parser.add_argument("--window", default="auto", help=WINDOW_HELP)
     parser.add_argument("--axis", default="auto", choices=("auto", "i", "j", "k"), help="direction of the slices")
-    parser.add_argument("--propagation", default="path", choices=tuple(PROPAGATIONS))
+    parser.add_argument("--propagation", default=AUTO, choices=(AUTO, *PROPAGATIONS))
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     parser.add_argument("--output", type=Path, help="OUT.seg.nrrd, or a label map OUT.nii.gz")
     parser.add_argument(

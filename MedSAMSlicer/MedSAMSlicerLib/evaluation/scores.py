@@ -53,7 +53,7 @@ def segment_label(
         boxes, propagation = slice_boxes(expert, stack.axis), PER_SLICE
     else:
         boxes = roi_boxes(voxel_box_corners(*box_of(expert, box, seed)), stack.dimensions, stack.axis)
-        propagation = "path"
+        propagation = "auto"
     return collect(segment_structure(stack, boxes, predictor, cache, propagation=propagation), stack)
 
 

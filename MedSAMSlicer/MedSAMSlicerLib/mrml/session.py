@@ -99,7 +99,7 @@ class SegmentationSession:
         *,
         axis: str = "auto",
         window: str = "auto",
-        propagation: str = "path",
+        propagation: str = "auto",
         first: tuple[int, int] | None = None,
         limit: float | None = None,
         editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
@@ -109,7 +109,7 @@ class SegmentationSession:
         :param axis: of the slices, "i", "j", "k" or "auto", see `volume.geometry.choose_axis`; without an ROI "auto" is
             the first key slice's, and a box on one slice is always followed along its own.
         :param window: see `volume.intensity.resolve_window`.
-        :param propagation: a name in `volume.propagation.PROPAGATIONS`.
+        :param propagation: a name in `volume.propagation.PROPAGATIONS`, by default the one that suits the model.
         :param first: the slice to begin with, (axis, index), see `task.SegmentationTask`.
         :param limit: how far a structure without a 3-D box is followed to either side, in millimeters; by default until
             it ends.

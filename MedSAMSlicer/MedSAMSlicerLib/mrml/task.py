@@ -18,7 +18,7 @@ from MedSAMSlicerLib.mrml.windows import window_of
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.propagation import propagation_named
+from MedSAMSlicerLib.volume.propagation import check_propagation, propagation_for
 from MedSAMSlicerLib.volume.review import SliceReview, review
 from MedSAMSlicerLib.volume.segmentation import segment_structure
 from MedSAMSlicerLib.volume.stack import SliceStack
@@ -111,7 +111,7 @@ class SegmentationTask:
         remember: Callable[[str, list[SliceReview]], object],
         axis: str = "auto",
         window: str = "auto",
-        propagation: str = "path",
+        propagation: str = "auto",
         first: tuple[int, int] | None = None,
         limit: float | None = None,
         editor_node: slicer.vtkMRMLSegmentEditorNode | None = None,
@@ -129,11 +129,7 @@ class SegmentationTask:
         given = [each.segment_id for each in structures if each.segment_id is not None]
         if len(set(given)) < len(given):
             raise ValueError(f"Two structures are to replace the segment {given[0]!r}: give each a segment of its own.")
-        propagation_named(propagation)
-        if propagation != "path" and any(each.start is not None for each in structures):
-            raise ValueError(
-                f"The propagation {propagation!r} can't follow a box on one slice: use 'path', or give a 3-D box."
-            )
+        check_propagation(propagation, follows=any(each.start is not None for each in structures))
         self._parts = [
             _Part(each, *each.cut(stack, volume, any_axis=axis == "auto"), results={}) for each in structures
         ]
@@ -165,9 +161,10 @@ class SegmentationTask:
                 yield number, result
 
     def _compute(self, part: _Part, predictor: Predictor, cache: EmbeddingCache) -> Generator[SliceMask, None, None]:
-        first = self._first_of(part)
+        propagation = propagation_for(self._propagation, predictor)
+        first = self._first_of(part, propagation)
         part.outcome = yield from segment_structure(
-            part.stack, part.boxes, predictor, cache, part.keys, self._propagation, first, self._limit
+            part.stack, part.boxes, predictor, cache, part.keys, propagation, first, self._limit
         )
 
     @property
@@ -258,14 +255,14 @@ class SegmentationTask:
         # What such a segment held before the run can be had again at least.
         self._record_since(edited)
 
-    def _first_of(self, part: _Part) -> int | None:
+    def _first_of(self, part: _Part, propagation: str) -> int | None:
         """Choose the slice of a structure that is shown first; none where the user sees nothing before the end."""
         if part.keys or not part.boxes:
             return None
         if self._first is not None and self._first[0] == part.stack.axis and self._first[1] in part.boxes:
             return self._first[1]
         # All but "path" begin with one decoding in the middle as it is.
-        return next(middle_out(part.boxes))[0] if self._propagation == "path" else None
+        return next(middle_out(part.boxes))[0] if propagation == "path" else None
 
     def _open(self, part: _Part) -> None:
         """Prepare the segment that receives a structure's slices."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.bodies import structure_bodies
 from MedSAMSlicerLib.volume.box_track import bounds
 from MedSAMSlicerLib.volume.candidates import outline
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
@@ -26,7 +27,6 @@ _EMPTY_RUN = 8
 _PAST = 15
 
 
-@runtime_checkable
 class Tracker(Predictor, Protocol):
     """A predictor with a memory: what is needed of `inference.tracking_predictor.TrackingPredictor`.
 
@@ -44,6 +44,11 @@ class Tracker(Predictor, Protocol):
         """Find what is remembered of key slices, with their distances, and of the slices before, the nearest first."""
 
 
+def remembers(predictor: Predictor) -> TypeGuard[Tracker]:
+    """Return whether a model remembers slices. (Asked of the object, not of its class: a stoppable one is wrapped.)"""
+    return hasattr(predictor, "follow")
+
+
 def propagate_memory(
     stack: SliceStack,
     boxes: Boxes,
@@ -51,13 +56,17 @@ def propagate_memory(
     cache: EmbeddingCache,
     keys: Keys | None = None,
     farthest: int | None = None,
-) -> Iterator[SliceMask]:
+) -> Generator[SliceMask, None, int]:
     """Follow a structure from known slices to all others, as MedSAM2's official scripts do from one.
 
     The middle slice of the ROI is known by its box; so are key slices, by a box or a mask. What is found in the others
     follows from the memory of the known ones and of the slices in between: beyond them it follows from the nearest one,
     between two of them the nearer half from each, remembering both. So a key slice changes nothing beyond the next
-    known ones, and what it does not change is not computed again. Every slice is yielded once, the known ones first.
+    known ones, and what it does not change is not computed again.
+
+    Yields the known slices first and then the others, none of them final; then all again, in order, without the bodies
+    that are not the structure's. Which these are is found between key slices and ends on its own, see
+    `bodies.structure_bodies`; a key slice keeps its mask.
 
     The official scripts know one slice and let a run share nothing with that in the other direction; the model itself
     was trained with several (facebookresearch/sam2, sam2_base.py, ``cond_frame_outputs``).
@@ -65,11 +74,13 @@ def propagate_memory(
     :param boxes: slice index -> the ROI's box there, which bounds the masks. Without any the structure is followed to
         both sides until it ends; with them, slices beyond its end come with empty masks, without being looked at.
     :param keys: slice index -> key slice along the stack's axis, see `path.widened_boxes`.
-    :param farthest: slices beyond the key slices to which a structure without boxes is followed, None for no limit.
-    :raises ValueError: if there is neither a box nor a key slice, if none of the known slices shows anything, or if the
-        model has no memory.
+    :param farthest: slices to either side of the first key slice to which a structure without boxes is followed, None
+        for no limit.
+    :return: how many bodies were dropped.
+    :raises ValueError: if there is neither a box nor a key slice, if there is no box and no key slice shows anything,
+        or if the model has no memory.
     """
-    if not isinstance(predictor, Tracker):
+    if not remembers(predictor):
         raise ValueError("This model remembers no slices: choose MedSAM2, or another propagation than 'memory'.")
     known = dict(keys or {})
     room = widened_boxes(boxes, known) if boxes else {}
@@ -80,18 +91,26 @@ def propagate_memory(
         raise ValueError("There is nothing to follow: give an ROI, or a key slice along the axis of the slices.")
     given = {*(keys or {})}
     walk = _Walk(stack, predictor, cache)
-    # Where the ROI's box shows nothing, nothing is known; a key slice that shows nothing says so.
-    steps = {index: step for index, key in known.items() if (step := walk.see(key)).found or index in given}
-    if not any(step.found for step in steps.values()):
+    seen = {index: walk.see(key) for index, key in known.items()}
+    # Where the ROI's box shows nothing, nothing is known, if a key slice is; a key slice that shows nothing says so.
+    steps = {index: step for index, step in seen.items() if step.found or index in given} or seen
+    if not boxes and not any(step.found for step in steps.values()):
         named = ", ".join(map(str, sorted(known)))
         raise ValueError(f"Nothing was found in slice {named}: draw the box around the structure, or paint the slice.")
+    first, last = (min(room), max(room)) if room else (0, len(stack) - 1)
+    if farthest is not None and not room:
+        start = next(iter(known))
+        first, last = max(first, start - farthest), min(last, start + farthest)
     results = itertools.chain(
         (_known(step, known[index], sure=index in given) for index, step in steps.items()),
         _between(walk, steps),
-        _beyond(walk, steps, room, farthest),
+        _beyond(walk, steps, range(first, last + 1), whole=bool(room)),
     )
+    found = {}
     for result in results:
-        yield _inside(result, room)
+        found[result.index] = _inside(result, room)
+        yield replace(found[result.index], final=False)
+    return (yield from _of_structure(found, given, round(stack.thickness / stack.pixel)))
 
 
 def _between(walk: _Walk, steps: Mapping[int, _Step]) -> Iterator[SliceMask]:
@@ -110,12 +129,13 @@ def _between(walk: _Walk, steps: Mapping[int, _Step]) -> Iterator[SliceMask]:
         yield from walk.slices(last, range(last - 1, halfway, -1), ends)
 
 
-def _beyond(walk: _Walk, steps: Mapping[int, _Step], room: Boxes, farthest: int | None) -> Iterator[SliceMask]:
-    """Follow the structure beyond the outermost known slices, upward, then downward, until it ends."""
-    first, last = (min(room), max(room)) if room else (0, len(walk.stack) - 1)
-    if farthest is not None and not room:
-        first, last = max(first, min(steps) - farthest), min(last, max(steps) + farthest)
-    upward, downward = range(max(steps) + 1, last + 1), range(min(steps) - 1, first - 1, -1)
+def _beyond(walk: _Walk, steps: Mapping[int, _Step], span: range, *, whole: bool) -> Iterator[SliceMask]:
+    """Follow the structure beyond the outermost known slices, upward, then downward, until it ends.
+
+    :param span: the slices that it may be in.
+    :param whole: whether slices beyond its end come as well, with empty masks.
+    """
+    upward, downward = range(max(steps) + 1, span.stop), range(min(steps) - 1, span.start - 1, -1)
     for start, indices in ((max(steps), upward), (min(steps), downward)):
         empty: list[SliceMask] = []
         rest = iter(indices)
@@ -127,10 +147,34 @@ def _beyond(walk: _Walk, steps: Mapping[int, _Step], room: Boxes, farthest: int 
                     empty = []
                 elif len(empty) == _EMPTY_RUN:
                     break
-        if room:
+        if whole:
             yield from empty
             end = empty[-1] if empty else steps[start].result(start)
             yield from (replace(end, index=index) for index in rest)
+
+
+def _of_structure(found: Mapping[int, SliceMask], keys: Collection[int], gap: int) -> Generator[SliceMask, None, int]:
+    """Yield neighboring slices in order, without the bodies that are not the structure's; return how many these are.
+
+    :param keys: the key slices among them, which stay as they are and tell which bodies are the structure's.
+    :param gap: see `bodies.structure_bodies`.
+    """
+    stops = sorted({min(found), *keys, max(found)})
+    dropped = 0
+    for first, last in itertools.pairwise(stops) if len(stops) > 1 else [(stops[0], stops[0])]:
+        masks = np.stack([found[index].mask for index in range(first, last + 1)])
+        edges = bounds(masks.any(axis=0)) or Box(0, 0, 0, 0)
+        part = np.s_[:, int(edges.y0) : int(edges.y1), int(edges.x0) : int(edges.x1)]
+        named = np.zeros_like(masks[part])
+        for index in {first, last}.intersection(keys):
+            named[index - first] = masks[part][index - first]
+        if masks.any():
+            masks[part], fragments = structure_bodies(masks[part], named, gap)
+            dropped += fragments
+        # A key slice ends one section and begins the next.
+        for index, mask in zip(range(first, last + (last == stops[-1])), masks, strict=False):
+            yield found[index] if index in keys else replace(found[index], mask=mask)
+    return dropped
 
 
 class _Walk:

@@ -11,7 +11,7 @@ import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.memory_track import propagate_memory
+from MedSAMSlicerLib.volume.memory_track import propagate_memory, remembers
 from MedSAMSlicerLib.volume.path import propagate_path
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out, soft_dice
@@ -52,6 +52,31 @@ PROPAGATIONS: dict[str, Propagation] = {
     "per-slice": segment_each_slice,
     "memory": propagate_memory,
 }
+# The one that suits the model.
+AUTO = "auto"
+# Those that follow a structure from one slice until it ends, and take key slices.
+FOLLOWING = (AUTO, "path", "memory")
+
+
+def propagation_for(name: str, predictor: Predictor) -> str:
+    """Return the name of a propagation, of "auto" that which suits a model: "memory" if it remembers slices, else
+    "path".
+    """
+    if name != AUTO:
+        return name
+    return "memory" if remembers(predictor) else "path"
+
+
+def check_propagation(name: str, *, follows: bool) -> None:
+    """Refuse a propagation before anything is computed.
+
+    :param follows: whether it is asked to follow a structure from one slice.
+    :raises ValueError: if there is none of this name, or it can't.
+    """
+    if name != AUTO:
+        propagation_named(name)
+    if follows and name not in FOLLOWING:
+        raise ValueError(f"The propagation {name!r} can't follow a box on one slice: use 'auto', or give a 3-D box.")
 
 
 def propagation_named(name: str) -> Propagation:
@@ -60,7 +85,7 @@ def propagation_named(name: str) -> Propagation:
     :raises ValueError: if there is none of this name.
     """
     if name not in PROPAGATIONS:
-        raise ValueError(f"The propagation {name!r} is unknown: give one of {', '.join(PROPAGATIONS)}.")
+        raise ValueError(f"The propagation {name!r} is unknown: give one of {AUTO}, {', '.join(PROPAGATIONS)}.")
     return PROPAGATIONS[name]
 
 

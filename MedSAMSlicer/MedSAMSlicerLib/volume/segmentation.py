@@ -14,8 +14,9 @@ from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.extent import propagate_until_end
 from MedSAMSlicerLib.volume.geometry import plane_axes
 from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.memory_track import propagate_memory
 from MedSAMSlicerLib.volume.path import propagate_path
-from MedSAMSlicerLib.volume.propagation import propagation_named
+from MedSAMSlicerLib.volume.propagation import FOLLOWING, propagation_for, propagation_named
 from MedSAMSlicerLib.volume.sparse_mask import SparseMask
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Boxes, Outcome, Predictor, SliceMask, soft_dice
@@ -27,7 +28,7 @@ def segment_structure(
     predictor: Predictor,
     cache: EmbeddingCache,
     keys: Sequence[KeySlice] = (),
-    propagation: str = "path",
+    propagation: str = "auto",
     first: int | None = None,
     reach: float | None = None,
 ) -> Generator[SliceMask, None, Outcome]:
@@ -37,14 +38,16 @@ def segment_structure(
         both sides until it ends.
     :param keys: key slices, in any direction; those along the stack's axis take part in the propagation, the others
         correct its result, in their order. Of two of the same slice the later one counts.
-    :param propagation: a name in `propagation.PROPAGATIONS`.
+    :param propagation: a name in `propagation.PROPAGATIONS`; "auto" for the one that suits the model.
     :param first: a slice that is yielded before all others, decoded from its box alone and not final, as somebody waits
         for it; nothing if it has no box.
     :param reach: how far a structure without boxes is followed to either side, in millimeters; None for no limit.
     :return: at the end, what the user should know of it.
     :raises ValueError: if there is neither a box nor a key slice along the stack's axis, a key slice lies outside of
-        the volume, or the propagation is unknown or takes no key slices.
+        the volume, the propagation is unknown, takes no key slices or is not for this model, or nothing is found to
+        follow.
     """
+    propagation = propagation_for(propagation, predictor)
     propagate = propagation_named(propagation)
     _check(stack, boxes, keys, propagation)
     if first is not None and first in boxes:
@@ -52,7 +55,10 @@ def segment_structure(
     along = {key.index: key for key in keys if key.axis == stack.axis}
     across = {(key.axis, key.index): key for key in keys if key.axis != stack.axis}
     results: Iterator[SliceMask]
-    if not boxes:
+    if propagation == "memory":
+        farthest = None if reach is None else int(reach / stack.thickness + 1e-6)
+        results = propagate_memory(stack, boxes, predictor, cache, along, farthest)
+    elif not boxes:
         start = next(key for key in keys if key.axis == stack.axis)
         results = propagate_until_end(stack, along[start.index], predictor, cache, along, reach)
     elif along:
@@ -69,8 +75,8 @@ def segment_structure(
 
 
 def _check(stack: SliceStack, boxes: Boxes, keys: Sequence[KeySlice], propagation: str) -> None:
-    if keys and propagation != "path":
-        raise ValueError(f"The propagation {propagation!r} takes no key slices: use 'path', or leave them out.")
+    if keys and propagation not in FOLLOWING:
+        raise ValueError(f"The propagation {propagation!r} takes no key slices: use 'auto', or leave them out.")
     for key in keys:
         other = stack.along(key.axis)
         if not 0 <= key.index < len(other):
