@@ -163,7 +163,7 @@ def _of_structure(found: Mapping[int, SliceMask], keys: Collection[int], gap: in
     dropped = 0
     for first, last in itertools.pairwise(stops) if len(stops) > 1 else [(stops[0], stops[0])]:
         masks = np.stack([found[index].mask for index in range(first, last + 1)])
-        edges = bounds(masks.any(axis=0)) or Box(0, 0, 0, 0)
+        edges = bounds(np.logical_or.reduce(masks)) or Box(0, 0, 0, 0)
         part = np.s_[:, int(edges.y0) : int(edges.y1), int(edges.x0) : int(edges.x1)]
         named = np.zeros_like(masks[part])
         for index in {first, last}.intersection(keys):

@@ -85,18 +85,18 @@ def propagate_path(
     decoder = CandidateDecoder(stack, boxes, predictor, cache, room=room, enlarge=True)
     given = {} if start is None else {start.index: start}
     found: dict[int, Candidates] = {}
+    model = EmbeddingModel(stack.shape, decoder.frame)
     for index, candidates, choice in _walk(decoder, boxes, given):
         found[index] = candidates
         yield _provisional(decoder, candidates, choice)
+        # While the slice's embedding is at hand: a small cache may have to let it go.
+        model.see(index, decoder.features(index), boxes[index])
     results = solve(decoder, found, given)
     doubtful = [each.index for each in results if each.confidence < _SURE and each.index not in given]
     for index in doubtful:
         found[index] += decoder.decode(index, smaller_boxes(outline(boxes[index]))[1:])
     if doubtful:
         results = solve(decoder, found, given)
-    model = EmbeddingModel(stack.shape, decoder.frame)
-    for index, box in boxes.items():
-        model.see(index, decoder.features(index), box)
     for _ in range(2):
         _teach(model, decoder, results, given)
         likenesses = model.likenesses(boxes)
