@@ -180,6 +180,6 @@ def test_a_segment_without_a_name_is_called_by_its_id(tmp_path):
 
 
 def test_a_folder_is_no_label_map_and_nothing_else_is_printed(tmp_path, capfd):
-    with pytest.raises(FileError, match="is a folder: give one file"):
+    with pytest.raises(FileError, match="is a folder: give a label map"):
         read_labels(tmp_path)
     assert capfd.readouterr() == ("", "")
