@@ -95,20 +95,6 @@ def test_the_weightier_of_two_lessons_that_contradict_each_other_prevails():
     assert dice(wrong, ~MASKS[2]) > 0.9
 
 
-def test_the_order_of_lessons_is_of_no_consequence():
-    # To the last bit, as masks must be the same again when a key slice is gone.
-    lessons = {index: mask_of(12 + index, 40 - index) for index in range(20, 28)}
-    seen = {index: (features_of(mask, index), EVERYWHERE) for index, mask in lessons.items()}
-    weights = np.random.default_rng(2).uniform(0.1, 1, 28)
-    found = []
-    for order in (sorted(lessons), sorted(lessons, reverse=True)):
-        model = a_model({}).taught(seen, {}, 1.0)
-        for index in order:
-            model.learn(index, lessons[index], weights[index])
-        found.append(model.likeness(2))
-    np.testing.assert_array_equal(*found)
-
-
 # Padded behind the slice, with as many places per pixel along rows and columns, and squashed.
 GEOMETRIES = {
     "square": ((64, 64), (16, 16)),
