@@ -59,7 +59,14 @@ def test_there_is_none_where_the_model_sees_nearly_all_pixels(shape, side):
 
 
 @pytest.mark.parametrize(
-    ("box", "shape"), [(Box(100, 100, 299, 250), (512, 512)), (Box(0, 20, 511, 60), (512, 512))], ids=["large", "wide"]
+    ("box", "shape"),
+    [
+        (Box(100, 100, 299, 250), (512, 512)),
+        (Box(0, 20, 511, 60), (512, 512)),
+        # Around it there is hardly less than the whole slice.
+        (Box(150, 150, 299, 250), (512, 512)),
+    ],
+    ids=["large", "wide", "half"],
 )
 def test_there_is_none_for_large_structures(box, shape):
     assert cut_out([box], shape, SIDE) is None

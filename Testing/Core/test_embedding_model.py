@@ -95,11 +95,6 @@ def test_the_weightier_of_two_lessons_that_contradict_each_other_prevails():
     assert dice(wrong, ~MASKS[2]) > 0.9
 
 
-def test_the_order_of_lessons_is_of_no_consequence():
-    one, other = a_model({0: MASKS[0], 1: MASKS[1]}), a_model({1: MASKS[1], 0: MASKS[0]})
-    np.testing.assert_array_equal(one.likeness(2), other.likeness(2))
-
-
 # Padded behind the slice, with as many places per pixel along rows and columns, and squashed.
 GEOMETRIES = {
     "square": ((64, 64), (16, 16)),

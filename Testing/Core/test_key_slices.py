@@ -214,7 +214,8 @@ def test_a_removed_key_leaves_nothing_behind(a_stack, capricious):
 
 def test_what_a_key_slice_shows_is_found_again_by_its_look_where_no_box_leads_to_it():
     gray = numbered_stack(np.full((SLICES, ROWS, COLUMNS), 100))
-    other, shown, moved = np.s_[8:24, 8:14], np.s_[8:14, 18:28], np.s_[18:24, 18:28]
+    # What is shown touches what is to be found, but overlaps it nowhere.
+    other, shown, moved = np.s_[8:24, 8:14], np.s_[8:16, 18:28], np.s_[16:24, 18:28]
 
     def place_of(index: int) -> tuple[slice, slice]:
         return shown if index == 4 else moved

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from box_predictor import BoxPredictor, Scripted, numbered_stack
+from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.bodies import structure_bodies
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.files import read_volume
+from MedSAMSlicerLib.volume.geometry import bounding_box
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.path import propagate_path
 from MedSAMSlicerLib.volume.stack import SliceStack
@@ -17,6 +21,7 @@ from MedSAMSlicerLib.volume.steps import SliceMask, collect
 
 ROWS, COLUMNS, SLICES = 32, 32, 9
 ROI = Box(4, 4, 27, 27)
+SPLEEN = 1
 ORGAN, NEIGHBOR = np.s_[10:22, 10:22], np.s_[4:28, 4:9]
 
 
@@ -273,3 +278,16 @@ def test_a_slice_that_was_given_is_the_first_and_all_others_follow_from_it(a_sta
             np.testing.assert_array_equal(mask[index], mask_of(ORGAN), err_msg=str(index))
             assert (without[index] != mask[index]).any()
         assert results[-2].confidence == 1
+
+
+def test_a_real_spleen_is_one_body(lite_weights, samples):
+    ct = read_volume(samples["example_ct_sm.nii.gz"])
+    expert = read_volume(samples["example_seg.nii.gz"]).voxels == SPLEEN
+    (x0, y0, k0), (x1, y1, k1) = bounding_box(expert)
+    stack = SliceStack(ct.voxels, ct.spacing, axis="k", window="abdomen")
+    boxes = dict.fromkeys(range(k0, k1 + 1), Box(x0, y0, x1, y1))
+    found = collect(propagate_path(stack, boxes, load_predictor("lite", "cpu"), EmbeddingCache()), stack)
+    assert 2 * (found & expert).sum() / (found.sum() + expert.sum()) > 0.93
+    kept, fragments = structure_bodies(found, np.zeros_like(found), 0)
+    assert fragments == 0
+    np.testing.assert_array_equal(kept, found)

@@ -14,6 +14,7 @@ from MedSAMSlicerLib.inference.predictor import Embedding, Predictor
 from MedSAMSlicerLib.inference.recipes import RECIPES
 from MedSAMSlicerLib.model import build_model, load_checkpoint
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.embedding_model import EmbeddingModel, Features
 from reference_models import decode, lite_medsam
 
 LIVER = 5
@@ -177,23 +178,27 @@ def test_the_preprocessing_is_the_weights_own() -> None:
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (300, 512), (512, 360), (200, 256)])
-def test_features_of_a_place_are_those_of_the_pixels_there(lite, shape) -> None:
+def test_what_the_features_of_one_slice_teach_is_found_where_it_lies_in_another(lite, shape) -> None:
     rows, columns = shape
-    y, x, radius = 0.7 * rows, 0.3 * columns, 0.05 * max(shape)
-    j, i = np.indices(shape) + 0.5
-    empty = np.random.default_rng(5).integers(60, 80, shape).astype(np.uint8)
-    # The darkest and the brightest pixel are the same in both, so that only the disk differs.
-    empty[0, :2] = 0, 255
-    disk = np.where((j - y) ** 2 + (i - x) ** 2 <= radius**2, np.uint8(220), empty)
-    values, scale = lite.features(lite.encode(disk))
-    assert values.dtype == np.float32
-    assert values.shape == (256, 64, 64)
-    change = np.abs(values - lite.features(lite.encode(empty))[0]).sum(axis=0)
-    strongest = change > 0.5 * change.max()
-    middle = np.argwhere(strongest).mean(axis=0) + 0.5
-    np.testing.assert_allclose(middle, [y * scale[0], x * scale[1]], atol=1)
-    # A disk is as large in places as it is in pixels.
-    assert np.sqrt(strongest.sum() / np.pi) == pytest.approx(radius * scale[0], rel=0.35)
+    random = np.random.default_rng(5)
+
+    def with_disk(y: float, x: float) -> tuple[np.ndarray, np.ndarray]:
+        j, i = np.indices(shape) + 0.5
+        disk = (j - y) ** 2 + (i - x) ** 2 <= (0.06 * max(shape)) ** 2
+        image = np.where(disk, 210, 60) + random.integers(0, 20, shape)
+        image[0, :2] = 0, 255
+        return image.astype(np.uint8), disk
+
+    known, new = with_disk(0.35 * rows, 0.65 * columns), with_disk(0.7 * rows, 0.3 * columns)
+    model = EmbeddingModel(shape, np.s_[0:rows, 0:columns])
+    for index, (image, _) in enumerate((known, new)):
+        model.see(index, Features(*lite.features(lite.encode(image))), Box(0, 0, columns - 1, rows - 1))
+    model.learn(0, known[1], 1.0)
+    found = model.likeness(1) > 0.5
+    assert dice(found, new[1]) > 0.75
+    # To less than a place, of which there are 64 along the longer side.
+    middles = [np.argwhere(mask).mean(axis=0) * 64 / max(shape) for mask in (found, new[1])]
+    np.testing.assert_allclose(*middles, atol=0.6)
 
 
 @pytest.mark.parametrize(
