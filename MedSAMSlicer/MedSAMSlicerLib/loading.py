@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from MedSAMSlicerLib.inference.predictor import Predictor
     from MedSAMSlicerLib.model import Network
 
+# These differ in the size of the images alone, which no file tells.
+_SAME_NETWORK = {"medsam2", "sam2_tiny"}
+
 
 def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStore | None = None) -> Predictor:
     """Load a model, ready to predict; one that remembers slices becomes a `TrackingPredictor`.
@@ -56,8 +59,8 @@ def import_weights(name: str, path: Path, store: WeightsStore | None = None) -> 
     store = store or WeightsStore()
 
     def recognize(weights: Weights) -> None:
-        found = _load(path, store, weights.architecture).architecture
-        if found != weights.architecture:
+        found = _load(path, store, None).architecture
+        if found != weights.architecture and {found, weights.architecture} != _SAME_NETWORK:
             raise ValueError(f"{path} holds a network {found!r}, not {weights.title}: get {weights.filename} again.")
 
     return store.import_file(name, path, recognize)

@@ -330,7 +330,7 @@ def test_the_command_writes_page_and_figures_and_prints_the_verdict(site, models
     assert (content["base"], content["tuned"], content["card"]["seed"]) == ("base.pth", "tuned.pth", 7)
     (test,) = (case.id for case in site.cases if case.split == "test")
     assert {result["case_id"] for result in content["results"]} == {test}
-    assert "Training loss" in output.read_text()
+    assert "Training loss" in output.read_text(encoding="utf-8")
 
 
 def error_of(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> str:

@@ -255,9 +255,9 @@ def test_a_folder_that_is_not_empty_is_no_new_dataset_and_one_without_an_index_i
 def test_a_damaged_index_is_told_and_not_touched(dataset, old, new, text):
     dataset.add(*case_of(), patient=None)
     path = dataset.folder / "dataset.json"
-    content = path.read_text()
+    content = path.read_text(encoding="utf-8")
     assert old in content
-    path.write_text(content.replace(old, new, 1))
+    path.write_text(content.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(ValueError, match=text):
         SiteDataset.open(dataset.folder)
     with pytest.raises(ValueError, match=text):

@@ -261,7 +261,7 @@ def test_an_open_end_and_dropped_fragments_are_told_before_and_after_writing(edi
     voxels[:, FIRST[1] : LAST[1] + 1, FIRST[0] : LAST[0] + 1] = 230
     slicer.util.arrayFromVolumeModified(editor_3d.volume)
     monkeypatch.setattr(
-        "MedSAMSlicerLib.volume.segmentation.Outcome", lambda **known: Outcome(**{**known, "fragments": 3})
+        "MedSAMSlicerLib.volume.segmentation.Outcome", lambda _fragments, open_ends: Outcome(3, open_ends)
     )
     editor_3d.draw_around(2, 9)
     for _moment in ("proposed", "written"):

@@ -249,8 +249,12 @@ def test_a_segmentation_is_written_small_and_read_in_the_voxels_of_its_volume(se
     drawn = np.argwhere(sum(mask_of(name) for name in MASKS))
     assert sitk.ReadImage(str(path)).GetSize() == tuple(int(size) for size in np.ptp(drawn, axis=0)[::-1] + 1)
     write_labelmap(tmp_path / "CT.nrrd", a_ct, ijk_to_ras)
-    labels = read_labels(path)
-    assert labels.same_grid(read_labels(tmp_path / "CT.nrrd"))
+    labels, scan = read_labels(path), sitk.ReadImage(str(tmp_path / "CT.nrrd"))
+    (layer, *_) = labels.layers
+    assert layer.GetSize() == scan.GetSize()
+    for place in ((0, 0, 0), tuple(size - 1 for size in scan.GetSize())):
+        found = layer.TransformIndexToPhysicalPoint(place)
+        np.testing.assert_allclose(found, scan.TransformIndexToPhysicalPoint(place), atol=1e-4)
     for label, name in labels.names.items():
         np.testing.assert_array_equal(labels.mask(label), mask_of(name))
 
