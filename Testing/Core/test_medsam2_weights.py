@@ -39,5 +39,4 @@ def test_an_organ_is_found_from_one_box(predictor, samples, image, labels, windo
     boxes = roi_boxes(voxel_box_corners(*bounding_box(expert)), stack.dimensions, stack.axis)
     mask = collect(segment_structure(stack, boxes, predictor, EmbeddingCache()), stack)
     dice = 2 * np.count_nonzero(mask & expert) / (np.count_nonzero(mask) + np.count_nonzero(expert))
-    print(f"Dice {dice:.3f}")
     assert dice > 0.7

@@ -61,8 +61,8 @@ def propagate_memory(
 
     The middle slice of the ROI is known by its box; so are key slices, by a box or a mask. What is found in the others
     follows from the memory of the known ones and of the slices in between: beyond them it follows from the nearest one,
-    between two of them the nearer half from each, remembering both. So a key slice changes nothing beyond the next
-    known ones, and what it does not change is not computed again.
+    between two of them the nearer half from each, remembering both. So a key slice changes no memory beyond the
+    next known ones, and what it does not change is not computed again.
 
     Yields the known slices first and then the others, none of them final; then all again, in order, without the bodies
     that are not the structure's. Which these are is found between key slices and ends on its own, see
@@ -163,7 +163,7 @@ def _of_structure(found: Mapping[int, SliceMask], keys: Collection[int], gap: in
     dropped = 0
     for first, last in itertools.pairwise(stops) if len(stops) > 1 else [(stops[0], stops[0])]:
         masks = np.stack([found[index].mask for index in range(first, last + 1)])
-        edges = bounds(masks.any(axis=0)) or Box(0, 0, 0, 0)
+        edges = bounds(np.logical_or.reduce(masks)) or Box(0, 0, 0, 0)
         part = np.s_[:, int(edges.y0) : int(edges.y1), int(edges.x0) : int(edges.x1)]
         named = np.zeros_like(masks[part])
         for index in {first, last}.intersection(keys):
