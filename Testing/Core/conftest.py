@@ -8,6 +8,12 @@ import pytest
 
 from Core.file_server import FileServer
 from MedSAMSlicerLib.store import download as download_module
+from MedSAMSlicerLib.store.catalog import weights_named
+from MedSAMSlicerLib.store.folder import store_folder
+
+# Not skipped, but not there: nobody shall count it as passed.
+if not (store_folder() / "weights" / weights_named("medsam2").filename).is_file():
+    collect_ignore = ["test_medsam2_weights.py"]
 
 
 @pytest.fixture

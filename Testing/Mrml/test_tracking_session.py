@@ -199,7 +199,6 @@ class TestBadInput:
             session.segment(volume_node, roi, segmentation, axis="k", key_slices=[wrong])
 
     def test_no_memory_is_left_in_the_midst(self, session, tracker, volume_node, roi, segmentation, monkeypatch):
-        session.cache.clear()
         calls = []
 
         def follow(self, *arguments):
@@ -213,6 +212,7 @@ class TestBadInput:
         (segment_id,) = segmentation.GetSegmentation().GetSegmentIDs()
         for target in (None, segment_id):
             calls.clear()
+            session.cache.clear()
             with pytest.raises(RuntimeError, match="out of memory"):
                 session.segment(volume_node, roi, segmentation, target, key_slices=[KeySlice(2, 6, BOX)])
 
@@ -228,8 +228,8 @@ class TestBadInput:
             SegmentationSession(BoxPredictor()).segment(volume_node, roi, segmentation, propagation="memory")
 
 
-@pytest.mark.parametrize("count", [2, 1000])
-def test_two_slices_and_a_thousand(headless: HeadlessScene, session, tracker, segmentation, count):
+@pytest.mark.parametrize("count", [2, 60])
+def test_two_slices_and_many(headless: HeadlessScene, session, tracker, segmentation, count):
     voxels = np.random.default_rng(5).normal(40, 20, (count, 12, 16)).astype(np.int16)
     volume = headless.add_volume(Volume(voxels, np.diag([1.0, 1.0, 2.0, 1.0]), "CT"))
     middle = count // 2

@@ -61,8 +61,8 @@ def propagate_memory(
 
     The middle slice of the ROI is known by its box; so are key slices, by a box or a mask. What is found in the others
     follows from the memory of the known ones and of the slices in between: beyond them it follows from the nearest one,
-    between two of them the nearer half from each, remembering both. So a key slice changes nothing beyond the next
-    known ones, and what it does not change is not computed again.
+    between two of them the nearer half from each, remembering both. So a key slice changes no memory beyond the
+    next known ones, and what it does not change is not computed again.
 
     Yields the known slices first and then the others, none of them final; then all again, in order, without the bodies
     that are not the structure's. Which these are is found between key slices and ends on its own, see
