@@ -71,10 +71,17 @@ def test_what_is_named_but_not_in_the_masks_adds_nothing():
 
 def test_a_body_without_which_slices_were_empty_stays():
     # Another node of a tumor, or the other arm of a bowed organ.
-    other = np.s_[6:8, 28:36, 30:40]
+    other = np.s_[5:8, 28:36, 30:40]
     mask, dropped = kept(mask_of(np.s_[0:6, 10:22, 10:24], other))
     np.testing.assert_array_equal(mask, mask_of(np.s_[0:6, 10:22, 10:24], other))
     assert dropped == 0
+
+
+def test_a_body_that_begins_where_the_structure_has_ended_is_another_one():
+    organ = np.s_[0:6, 10:22, 10:24]
+    mask, dropped = kept(mask_of(organ, np.s_[6:8, 28:36, 30:40]))
+    np.testing.assert_array_equal(mask, mask_of(organ))
+    assert dropped == 1
 
 
 def test_noise_does_not_stay_because_the_slice_is_empty_otherwise():
@@ -84,7 +91,7 @@ def test_noise_does_not_stay_because_the_slice_is_empty_otherwise():
 
 
 def test_of_two_bodies_that_fill_an_empty_slice_the_larger_one_stays():
-    larger, smaller = np.s_[6:8, 28:38, 30:44], np.s_[6:8, 2:10, 30:38]
+    larger, smaller = np.s_[5:8, 28:38, 30:44], np.s_[5:8, 2:10, 30:38]
     mask, dropped = kept(mask_of(np.s_[0:6, 10:22, 10:24], larger, smaller))
     np.testing.assert_array_equal(mask, mask_of(np.s_[0:6, 10:22, 10:24], larger))
     assert dropped == 1

@@ -6,8 +6,9 @@ import numpy as np
 
 from MedSAMSlicerLib.volume.candidates import grown
 
-# A body that fills slices which the others leave empty belongs to the structure if it is not smaller than this part of
-# the largest one. (An organ that is cut by the plane between two arms, or a tumor of two nodes.)
+# A body that begins beside the others and fills slices which they leave empty belongs to the structure if it is not
+# smaller than this part of the largest one. (An organ with two arms, or a tumor of two nodes. One that begins where the
+# others have ended is what comes next in the box.)
 _LEAST_PART = 0.1
 
 
@@ -16,8 +17,8 @@ def structure_bodies(
 ) -> tuple[np.ndarray, int]:
     """Keep the bodies that belong to a structure.
 
-    These are the ones that hold something of what is named, or where nothing is, the largest one; and those without
-    which slices of the structure were empty.
+    These are the ones that hold something of what is named, or where nothing is, the largest one; and those that begin
+    beside them and without which slices of the structure were empty.
 
     :param masks: bool (n, rows, columns), neighboring slices.
     :param named: bool (n, rows, columns), what prompts say is the structure's.
@@ -39,7 +40,8 @@ def structure_bodies(
             break
         filled = np.isin(labels, list(kept)).any(axis=(1, 2))
         body = labels == label
-        if body.any(axis=(1, 2))[~filled].any() and (known is None or (body & known).any()):
+        slices = body.any(axis=(1, 2))
+        if slices[filled].any() and slices[~filled].any() and (known is None or (body & known).any()):
             kept.add(label)
     return masks & np.isin(labels, list(kept)), int(np.count_nonzero(sizes)) - len(kept)
 
