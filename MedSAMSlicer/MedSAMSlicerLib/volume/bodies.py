@@ -13,7 +13,7 @@ _LEAST_PART = 0.1
 
 
 def structure_bodies(
-    masks: np.ndarray, named: np.ndarray, gap: int, known: np.ndarray | None = None
+    masks: np.ndarray, named: np.ndarray, gap: int, known: np.ndarray | None = None, *, may_return: bool = False
 ) -> tuple[np.ndarray, int]:
     """Keep the bodies that belong to a structure.
 
@@ -26,6 +26,8 @@ def structure_bodies(
         structure may have moved on by the next one.
     :param known: bool (n, rows, columns), where the structure was found before; without which slices were empty, only
         bodies that were known stay. None if nothing is known yet.
+    :param may_return: whether a body may also begin where the others have ended, as a model that remembers the structure
+        knows it again.
     :return: the masks without the other bodies, and how many these were.
     """
     labels = _labels(masks, gap)
@@ -41,7 +43,8 @@ def structure_bodies(
         filled = np.isin(labels, list(kept)).any(axis=(1, 2))
         body = labels == label
         slices = body.any(axis=(1, 2))
-        if slices[filled].any() and slices[~filled].any() and (known is None or (body & known).any()):
+        begins = may_return or slices[filled].any()
+        if begins and slices[~filled].any() and (known is None or (body & known).any()):
             kept.add(label)
     return masks & np.isin(labels, list(kept)), int(np.count_nonzero(sizes)) - len(kept)
 

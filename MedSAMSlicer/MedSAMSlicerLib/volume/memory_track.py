@@ -169,7 +169,7 @@ def _of_structure(found: Mapping[int, SliceMask], keys: Collection[int], gap: in
         for index in {first, last}.intersection(keys):
             named[index - first] = masks[part][index - first]
         if masks.any():
-            masks[part], fragments = structure_bodies(masks[part], named, gap)
+            masks[part], fragments = structure_bodies(masks[part], named, gap, may_return=True)
             dropped += fragments
         # A key slice ends one section and begins the next.
         for index, mask in zip(range(first, last + (last == stops[-1])), masks, strict=False):
