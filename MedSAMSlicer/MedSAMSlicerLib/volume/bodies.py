@@ -26,8 +26,8 @@ def structure_bodies(
         structure may have moved on by the next one.
     :param known: bool (n, rows, columns), where the structure was found before; without which slices were empty, only
         bodies that were known stay. None if nothing is known yet.
-    :param may_return: whether a body may also begin where the others have ended, as a model that remembers the structure
-        knows it again.
+    :param may_return: whether a body may also begin where the others have ended, as a model that remembers the
+        structure knows it again.
     :return: the masks without the other bodies, and how many these were.
     """
     labels = _labels(masks, gap)
