@@ -295,7 +295,7 @@ class TestSegmenting:
 
     def test_another_propagation_is_refused(self, session, volume, drawn, segmentation):
         lay(drawn, volume, 2, 9)
-        with pytest.raises(ValueError, match="'reference' can't follow a box on one slice: use 'path'"):
+        with pytest.raises(ValueError, match="'reference' can't follow a box on one slice: use 'auto'"):
             session.segment(volume, drawn, segmentation, propagation="reference")
 
 
