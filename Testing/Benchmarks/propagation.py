@@ -176,7 +176,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of further NAME_image.* and NAME_label.* pairs")
     parser.add_argument("--further", action="store_true", help="other structures of the samples")
     parser.add_argument(
-        "--method", nargs="+", default=list(PROPAGATIONS), choices=[*PROPAGATIONS, "expert", "expert keys"]
+        "--method",
+        nargs="+",
+        default=["path", "reference", "per-slice"],
+        choices=[*PROPAGATIONS, "expert", "expert keys"],
     )
     parser.add_argument("--leave-one-out", action="store_true", help="also choose path's settings without each volume")
     parser.add_argument(

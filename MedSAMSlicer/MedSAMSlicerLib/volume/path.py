@@ -127,7 +127,6 @@ def _corrected(
     given = {index: box for index, key in keys.items() if (box := _edges(key))}
     stops = sorted({min(room), *keys, max(room)})
     before = {each.index: each.mask[decoder.frame] for each in results}
-    before = {each.index: each.mask[decoder.frame] for each in results}
     dropped = 0
     for first, last in itertools.pairwise(stops) if len(stops) > 1 else [(stops[0], stops[0])]:
         section = {
