@@ -262,7 +262,7 @@ def test_a_damaged_index_is_told_and_not_touched(dataset, old, new, text):
         SiteDataset.open(dataset.folder)
     with pytest.raises(ValueError, match=text):
         dataset.add(*case_of(2), patient=None)
-    assert path.read_text() == content.replace(old, new, 1)
+    assert path.read_text(encoding="utf-8") == content.replace(old, new, 1)
 
 
 def test_a_damaged_file_of_a_case_is_told_when_it_is_loaded(dataset):

@@ -24,8 +24,8 @@ def structure_bodies(
     :param named: bool (n, rows, columns), what prompts say is the structure's.
     :param gap: in pixels; what is not farther apart, seen along the slices, is one body: in thick slices a
         structure may have moved on by the next one.
-    :param known: bool (n, rows, columns), where the structure was found before; without which slices were empty, only
-        bodies that were known stay. None if nothing is known yet.
+    :param known: bool (n, rows, columns), where the structure was found before: of the bodies without which slices were
+        empty those that were known stay, wherever they begin. None if nothing is known yet.
     :param may_return: whether a body may also begin where the others have ended, as a model that remembers the
         structure knows it again.
     :return: the masks without the other bodies, and how many these were.
@@ -43,7 +43,7 @@ def structure_bodies(
         filled = np.isin(labels, list(kept)).any(axis=(1, 2))
         body = labels == label
         slices = body.any(axis=(1, 2))
-        begins = may_return or slices[filled].any()
+        begins = may_return or known is not None or slices[filled].any()
         if begins and slices[~filled].any() and (known is None or (body & known).any()):
             kept.add(label)
     return masks & np.isin(labels, list(kept)), int(np.count_nonzero(sizes)) - len(kept)
