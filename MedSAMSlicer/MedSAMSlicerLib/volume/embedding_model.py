@@ -8,7 +8,7 @@ which no box had to be drawn in. It takes milliseconds, as it has one unknown fo
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,34 +81,44 @@ class EmbeddingModel:
             other.learn(index, mask, weight)
         return other
 
-    def likenesses(self, indices: Iterable[int]) -> dict[int, np.ndarray]:
+    def likenesses(self, indices: Collection[int]) -> dict[int, np.ndarray]:
         """Tell the likeness of slices; of none if all places of them are alike."""
         if not any(np.ptp(self._slices[index].rows, axis=0).any() for index in indices):
             return {}
-        return {index: self.likeness(index) for index in indices}
+        total = self._sums(self._learned)
+        return {index: self._likeness(index, total) for index in indices}
 
     def likeness(self, index: int) -> np.ndarray:
         """Tell how much each pixel of a slice looks like the structure: float32 (h, w) from 0 to 1.
 
         What was learned of this very slice does not count, unless there is nothing else. 0 far from its box.
         """
-        places = self._slices[index]
-        others = self._learned.keys() - {index} or self._learned.keys()
-        return places.spread(self._weights(others))
+        return self._likeness(index, self._sums(self._learned))
 
-    def _weights(self, indices: Collection[int]) -> np.ndarray:
-        """Solve the ridge regression: (C + 1,), the last one the constant."""
+    def _likeness(self, index: int, total: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        own = self._learned.get(index)
+        if own is not None and len(self._learned) > 1:
+            total = total[0] - own[0], total[1] - own[1]
+        return self._slices[index].spread(_weights(*total))
+
+    def _sums(self, indices: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
         # In order: a sum must not depend on that of a set.
-        moments = sum(self._learned[index][0] for index in sorted(indices))
-        products = sum(self._learned[index][1] for index in sorted(indices))
-        assert isinstance(moments, np.ndarray)
-        assert isinstance(products, np.ndarray)
-        count = max(moments[-1, -1], 1e-9)
-        mean, share = moments[-1, :-1] / count, products[-1] / count
-        covariance = moments[:-1, :-1] / count - np.outer(mean, mean)
-        covariance[np.diag_indices_from(covariance)] += _PENALTY * np.trace(covariance) / len(mean) + 1e-9
-        weights = np.linalg.solve(covariance, products[:-1] / count - mean * share)
-        return np.append(weights, share - weights @ mean).astype(np.float32)
+        learned = [self._learned[index] for index in sorted(indices)]
+        return np.sum([each[0] for each in learned], axis=0), np.sum([each[1] for each in learned], axis=0)
+
+
+def _weights(moments: np.ndarray, products: np.ndarray) -> np.ndarray:
+    """Solve the ridge regression: (C + 1,), the last one the constant.
+
+    :param moments: (C + 1, C + 1), weighted products of the features, and a 1, with one another.
+    :param products: (C + 1,), of these with what the structure fills.
+    """
+    count = max(moments[-1, -1], 1e-9)
+    mean, share = moments[-1, :-1] / count, products[-1] / count
+    covariance = moments[:-1, :-1] / count - np.outer(mean, mean)
+    covariance[np.diag_indices_from(covariance)] += _PENALTY * np.trace(covariance) / len(mean) + 1e-9
+    weights = np.linalg.solve(covariance, products[:-1] / count - mean * share)
+    return np.append(weights, share - weights @ mean).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +148,13 @@ class _Places:
             last = int(np.ceil(min(high + 1 + margin, pixels) * scale))
             spans.append(slice(min(first, count - 1), max(min(last, count), min(first, count - 1) + 1)))
         values = features.values[:, spans[0], spans[1]]
-        rows = np.concatenate([values.reshape(len(values), -1).T, np.ones((values[0].size, 1))], axis=1)
+        rows = np.ones((values[0].size, len(values) + 1), dtype=np.float32)
+        # As the encoder leaves them in memory: the numbers of a place side by side.
+        rows[:, :-1] = np.moveaxis(values, 0, -1).reshape(-1, len(values))
         overlaps = [_overlap(*each) for each in zip(spans, frame, features.scale, strict=True)]
         between = [_interpolation(*each) for each in zip(spans, frame, features.scale, strict=True)]
         return cls(
-            np.ascontiguousarray(rows, dtype=np.float32),
+            rows,
             (values.shape[1], values.shape[2]),
             (overlaps[0], overlaps[1].T),
             (between[0], between[1].T),
