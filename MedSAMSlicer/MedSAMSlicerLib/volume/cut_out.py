@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from MedSAMSlicerLib.prompts import Box
-
-Window = tuple[slice, slice]
+from MedSAMSlicerLib.volume.embedding_cache import Window
 
 # How much wider than the structure: what is around tells it apart. Testing/Benchmarks/README.md has other widths.
 _WIDTH = 2.5

@@ -19,6 +19,8 @@ from MedSAMSlicerLib.prompts import Box
 # part of the box's size. Testing/Benchmarks/README.md tells how flat the choice is.
 _PENALTY = 0.05
 _SURROUNDINGS = 0.3
+# What looks alike to at least this degree has a box. A mask teaches by this power of its confidence.
+ALIKE, CONFIDENCE_POWER = 0.5, 4
 # Places of a slice that are learned from at most: more of them tell little else.
 _MOST_PLACES = 900
 

@@ -12,7 +12,7 @@ from MedSAMSlicerLib.volume.bodies import largest_part
 from MedSAMSlicerLib.volume.box_track import bounds
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, grown
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.embedding_model import EmbeddingModel
+from MedSAMSlicerLib.volume.embedding_model import ALIKE, CONFIDENCE_POWER, EmbeddingModel
 from MedSAMSlicerLib.volume.intensity_model import intensity_odds
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.path import Keys, propagate_path
@@ -31,9 +31,8 @@ _STEPS = (0.0, 0.1, -0.1, -0.2)
 # A mask may grow by this part of its size from slice to slice, or as far as these are apart; the final box is as
 # much wider than what was found.
 _GROWTH = 0.15
-# What looks alike to at least this degree has a box. A mask teaches by this power of its confidence, the first one
-# counts as so many.
-_ALIKE, _CONFIDENCE_POWER, _FIRST_WEIGHT = 0.5, 4, 15.0
+# The first mask teaches as much as so many certain ones.
+_FIRST_WEIGHT = 15.0
 # Width of the surroundings to compare with, in pixels.
 _SURROUNDINGS = 6
 
@@ -110,7 +109,7 @@ def follow(
                 break
             largest = max(largest, int(found.sum()))
             confidence = soft_dice(candidates.probabilities[choice], found)
-            model.learn(index, found, confidence**_CONFIDENCE_POWER)
+            model.learn(index, found, confidence**CONFIDENCE_POWER)
             yield SliceMask(
                 index, found, candidates.boxes[choice], float(candidates.iou[choice]), confidence, final=False
             )
@@ -135,7 +134,7 @@ def _next(
     prompts = [_scaled(edges, part, least if part >= 0 else 0.0, decoder.gap, stack.shape) for part in _STEPS]
     if likeness is not None:
         likeness *= reach
-        alike = bounds(largest_part(likeness > _ALIKE))
+        alike = bounds(largest_part(likeness > ALIKE))
         if alike is not None:
             prompts.append(decoder.as_trained(alike))
     candidates = decoder.decode(index, prompts)

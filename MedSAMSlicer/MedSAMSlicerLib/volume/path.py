@@ -21,10 +21,10 @@ from MedSAMSlicerLib.volume.bodies import largest_part, structure_bodies
 from MedSAMSlicerLib.volume.box_track import bounds, moved_boxes, smoothed_boxes
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, outline, smaller_boxes
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.embedding_model import EmbeddingModel
+from MedSAMSlicerLib.volume.embedding_model import ALIKE, CONFIDENCE_POWER, EmbeddingModel
 from MedSAMSlicerLib.volume.ends import without_ends
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.solution import Likenesses, fixed, solve
+from MedSAMSlicerLib.volume.solution import Keys, Likenesses, fixed, solve
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out, soft_dice
 from MedSAMSlicerLib.volume.viterbi import agreement
@@ -37,12 +37,8 @@ _OFFICIAL_BONUS, _TRACK_BONUS, _LIKENESS_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0
 _OWN_MARGIN = 0.5
 # Slices that are surer than this are not decoded from smaller boxes.
 _SURE = 0.94
-# A mask teaches by this power of its confidence; one that the user gave counts as so many.
-_CONFIDENCE_POWER, _KEY_WEIGHT = 4, 5.0
-# What looks alike to at least this degree has a box.
-_ALIKE = 0.5
-
-Keys = Mapping[int, KeySlice]
+# A mask that the user gave teaches as much as so many certain ones.
+_KEY_WEIGHT = 5.0
 
 
 def propagate_path(
@@ -160,7 +156,7 @@ def _corrected(
 
 def _teach(model: EmbeddingModel, decoder: CandidateDecoder, results: list[SliceMask], given: Keys) -> None:
     for each in results:
-        weight = _KEY_WEIGHT if each.index in given else each.confidence**_CONFIDENCE_POWER + 1e-4
+        weight = _KEY_WEIGHT if each.index in given else each.confidence**CONFIDENCE_POWER + 1e-4
         model.learn(each.index, each.mask[decoder.frame], weight)
 
 
@@ -177,7 +173,7 @@ def _alike(decoder: CandidateDecoder, likenesses: Likenesses) -> dict[int, Box]:
     top, left = decoder.frame[0].start, decoder.frame[1].start
     boxes = {}
     for index, likeness in likenesses.items():
-        edges = bounds(largest_part((likeness > _ALIKE) & decoder.inside[index]))
+        edges = bounds(largest_part((likeness > ALIKE) & decoder.inside[index]))
         if edges is not None:
             boxes[index] = Box(edges.x0 + left, edges.y0 + top, edges.x1 + left, edges.y1 + top)
     return boxes
