@@ -9,7 +9,7 @@ import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.bodies import largest_part
-from MedSAMSlicerLib.volume.box_track import bounds
+from MedSAMSlicerLib.volume.box_track import bounds, sides_of
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, grown
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.embedding_model import ALIKE, CONFIDENCE_POWER, EmbeddingModel
@@ -85,7 +85,8 @@ def follow(
     known = fixed(start, key)
     first, box = known.masks[0], known.boxes[0]
     if not first.any():
-        raise ValueError(f"Nothing was found in the box {box} of slice {key.index}: draw it around the structure.")
+        drawn = " ".join(f"{side:g}" for side in sides_of(box))
+        raise ValueError(f"Nothing was found in the box {drawn} of slice {key.index}: draw it around the structure.")
     deviation = max(float(image[start.pixels_of(box)].std()), 1.0)
     odds = intensity_odds(image[first], image[grown(first, _SURROUNDINGS) & ~first])
     model = EmbeddingModel(stack.shape, start.frame)
