@@ -30,12 +30,14 @@ def without_ends(
     :param keys: slices that stay as they are, as all that lies between them.
     """
     results = list(results)
+    if not likenesses:
+        return results
     masks = {each.index: each.mask[decoder.frame] for each in results}
     inside = np.concatenate([decoder.images[index][mask] for index, mask in masks.items()])
     around = np.concatenate(
         [decoder.images[index][grown(mask, _SURROUNDINGS) & ~mask] for index, mask in masks.items()]
     )
-    if not likenesses or not inside.size or not around.size:
+    if not inside.size or not around.size:
         return results
     odds = intensity_odds(inside, around)
 
