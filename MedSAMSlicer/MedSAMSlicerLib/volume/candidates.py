@@ -34,7 +34,7 @@ _LEAST_LIKENESS = 0.05
 # random on each side (``bbox_shift`` in both training scripts): it knows boxes best that are wider by the mean of it.
 _TRAINED_MARGIN = 2.5 / 256
 # Boxes whose sides differ by less than this part of a slice give the same mask.
-_SAME = 2.5 / 256
+_SAME = 4 / 256
 # Probabilities are taken to be no surer than this when two are joined.
 _SUREST = 0.995
 # Inner and outer rim of an outline, in pixels; the frame is as much wider than the boxes.
