@@ -78,7 +78,8 @@ def _labels(masks: np.ndarray, gap: int) -> np.ndarray:
 
 def _occupied(masks: np.ndarray) -> tuple[EllipsisType, slice, slice]:
     """Find the rows and columns of masks, bool (..., rows, columns), that are not empty."""
-    flat = masks.reshape(-1, *masks.shape[-2:]).any(axis=0)
-    edges = [np.flatnonzero(flat.any(axis=axis)) for axis in (1, 0)]
-    rows, columns = (slice(each[0], each[-1] + 1) if each.size else slice(0, 0) for each in edges)
-    return np.s_[..., rows, columns]
+    flat = np.logical_or.reduce(masks.reshape(-1, *masks.shape[-2:]))
+    rows, columns = (np.flatnonzero(each) for each in (flat.any(axis=1), flat.any(axis=0)))
+    if not rows.size:
+        return np.s_[..., 0:0, 0:0]
+    return np.s_[..., rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
