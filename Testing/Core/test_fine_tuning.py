@@ -327,13 +327,6 @@ def test_an_adapter_of_an_adapter_is_refused(tmp_path):
         fine_tune(again)
 
 
-def test_medsam2_is_refused_as_a_base(tmp_path):
-    job = job_in(tmp_path)
-    save_checkpoint(build_model("tiny_medsam2"), tmp_path / "base.pth")
-    with pytest.raises(ValueError, match=r"base\.pth holds tiny_medsam2, which can't be fine-tuned: give lite, vit_b"):
-        fine_tune(job)
-
-
 def test_no_file_is_written_if_no_epoch_is_better_than_the_base_model(tmp_path):
     job = job_in(tmp_path, epochs=2)
     model = build_model("tiny")

@@ -7,12 +7,12 @@ import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from MedSAMSlicerLib.dataset.case import Case
 from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.inference.predictor import Predictor
-from MedSAMSlicerLib.model import MedSAM, load_checkpoint
+from MedSAMSlicerLib.model import load_checkpoint
 from MedSAMSlicerLib.store.folder import sha256_of, store_folder
 from MedSAMSlicerLib.store.weights import WeightsStore
 from MedSAMSlicerLib.training.distributed import Team, joined
@@ -210,7 +210,7 @@ class _Run:
     def _tested(self) -> dict[str, Any]:
         """Measure the best model and the base model on cases that had no part in anything."""
         structures = spread([self.dataset.load(case) for case in self.kept], self.job.recipe.validated_structures)
-        best = cast(MedSAM, load_checkpoint(self.folder.best, lambda name, sha256: self.base_path))
+        best = load_checkpoint(self.folder.best, lambda name, sha256: self.base_path)
         after = self.validation.scored(best, structures)
         base = self.validation.scored(copy.deepcopy(self.base), structures)
         return {**after, "structures": len(structures), "base": base}

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from MedSAMSlicerLib.inference.recipes import RECIPES
-from MedSAMSlicerLib.model import MedSAM
+from MedSAMSlicerLib.model import Network
 from MedSAMSlicerLib.training.distributed import Team
 from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.losses import sample_losses
@@ -31,10 +31,10 @@ class Stopped(Exception):
 class Judge(Protocol):
     """What the loop needs of `validation.Validation`."""
 
-    def figures(self, model: MedSAM) -> dict[str, float]:
+    def figures(self, model: Network) -> dict[str, float]:
         """Measure a model: at least ``validation_score``, which the best epoch is chosen by."""
 
-    def objection(self, model: MedSAM) -> str:
+    def objection(self, model: Network) -> str:
         """Say why a model can't be the best, whatever its Dice; empty if it can."""
 
 

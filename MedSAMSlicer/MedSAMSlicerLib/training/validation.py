@@ -14,7 +14,8 @@ from MedSAMSlicerLib.dataset.case import LoadedCase
 from MedSAMSlicerLib.evaluation.response import BoxResponse, box_response
 from MedSAMSlicerLib.evaluation.scores import PER_SLICE, Score, score_case
 from MedSAMSlicerLib.inference.predictor import Predictor
-from MedSAMSlicerLib.model import MedSAM
+from MedSAMSlicerLib.loading import predictor_of
+from MedSAMSlicerLib.model import Network
 from MedSAMSlicerLib.training.distributed import Team
 from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.recipe import Recipe
@@ -48,7 +49,7 @@ class Validation:
     def __init__(
         self,
         cases: Sequence[LoadedCase],
-        base: MedSAM,
+        base: Network,
         recipe: Recipe,
         team: Team,
         known: Sequence[LoadedCase],
@@ -70,7 +71,7 @@ class Validation:
     def _standing_of_base(self) -> Standing:
         return self._standing(copy.deepcopy(self._base))
 
-    def figures(self, model: MedSAM) -> dict[str, float]:
+    def figures(self, model: Network) -> dict[str, float]:
         """Measure the mean Dice and surface Dice (2 mm) from one tight 3-D box, and the Dice from a box per slice.
 
         The score is the mean of both Dices: of few structures, the propagation of one 3-D box alone says too little.
@@ -80,7 +81,7 @@ class Validation:
         figures = {f"validation_{name}": figure for name, figure in self.scored(model, self.structures).items()}
         return {**figures, "validation_score": (figures["validation_dice"] + figures["validation_slice_dice"]) / 2}
 
-    def scored(self, model: MedSAM, structures: Sequence[LoadedCase]) -> dict[str, float]:
+    def scored(self, model: Network, structures: Sequence[LoadedCase]) -> dict[str, float]:
         """Segment structures: mean ``dice``, ``surface_dice`` and ``slice_dice``; the processes share the work."""
         predictor, cache = self._predictor(model), self._cache()
         mine: list[Score] = []
@@ -97,7 +98,7 @@ class Validation:
             "slice_dice": float(np.mean([score.dice for score in scores if score.box == PER_SLICE])),
         }
 
-    def objection(self, model: MedSAM) -> str:
+    def objection(self, model: Network) -> str:
         """Say why a model can't be the best, whatever its Dice; empty if it can.
 
         It has forgotten what the base model could: its Dice on the sample cases, from one 3-D box or from a box per
@@ -115,7 +116,7 @@ class Validation:
                 return f"fills its box: {now.response.finds:.3f}, base model {before.response.finds:.3f}"
         return ""
 
-    def _standing(self, model: MedSAM) -> Standing:
+    def _standing(self, model: Network) -> Standing:
         predictor, cache = self._predictor(model), self._cache()
         known = self.scored(model, self._known) if self._known else {}
         strengths = {box: known[figure] for box, figure in _FOUND_FROM.items() if known}
@@ -124,8 +125,8 @@ class Validation:
         except ValueError:
             return Standing(strengths, None)
 
-    def _predictor(self, model: MedSAM) -> Predictor:
-        return Predictor(model, device=str(self._team.device))
+    def _predictor(self, model: Network) -> Predictor:
+        return predictor_of(model, str(self._team.device))
 
     def _cache(self) -> EmbeddingCache:
         return EmbeddingCache() if self._embeddings is None else self._embeddings
