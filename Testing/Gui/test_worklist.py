@@ -70,8 +70,11 @@ def test_every_case_is_opened_saved_and_left_and_nothing_else_changes(gui, user:
     assert not (folder / "c.seg.nrrd").exists()
     assert volumes() == ["CT", "c"]
     user.add_box("lesion")
+    crop = user.add_box("crop", ticked=False)
     user.segment()
     user.press("nextCaseButton")
+    # What may serve something else stays.
+    assert slicer.util.getNodesByClass("vtkMRMLMarkupsROINode") == [own, crop]
     assert "No case without a result is left" in user.ui.statusLabel.text
     assert "3 of 3" in user.ui.worklistLabel.text
     assert volumes() == ["CT"]

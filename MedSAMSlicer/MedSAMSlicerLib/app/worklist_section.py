@@ -11,6 +11,7 @@ import slicer.util
 from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.worklist import Worklist
+from MedSAMSlicerLib.mrml.boxes import is_key_slice, is_ticked, segment_of
 from MedSAMSlicerLib.mrml.segments import segment_part
 from MedSAMSlicerLib.volume.files import stem
 
@@ -129,8 +130,12 @@ class WorklistSection:
         self._volume = self._segmentation = None
         if volume is None:
             return
-        nodes = [volume, segmentation, *slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")]
-        for node in nodes:
+        rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+        # ROIs that serve something else stay.
+        boxes = [
+            roi for roi in rois if is_ticked(roi) or is_key_slice(roi) or segment_of(roi, segmentation) is not None
+        ]
+        for node in (*boxes, segmentation, volume):
             if node is not None and node.GetScene() is not None and node.GetID() not in self._before:
                 slicer.mrmlScene.RemoveNode(node)
 

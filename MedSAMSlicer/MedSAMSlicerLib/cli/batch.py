@@ -44,7 +44,7 @@ def run_batch(args: argparse.Namespace) -> int:
     load = functools.cache(lambda: _load(args))
     failed, share = False, cases[rank::processes]
     kind = f"row {args.model} {args.device} {args.propagation}"
-    foretell(kind, len(share), "rows")
+    foretell(kind, len(share), "rows at most")
     with contextlib.closing(_read_ahead(share)) as pending:
         for case, reading in pending:
             if isinstance(reading, dict):
