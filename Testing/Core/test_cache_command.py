@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.store.weights import WeightsStore
 from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 
+FOREIGN = ("benchmark/mine.npy", "models/races.run/mine.csv", "notes.txt", "samples/mine.nrrd", "tests/mine.py")
 CONTENT, IMAGE = b"weights " * 250_000, b"ct " * 5000
 
 
@@ -55,16 +57,9 @@ def filled(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Pa
     (tmp_path / "stick").mkdir()
     (tmp_path / "stick" / "ct.nii.gz").write_bytes(IMAGE)
     assert main(["cache", "import", str(tmp_path / "stick")]) == 0
-    import numpy as np
-
     EmbeddingStore(home / "slices").put(b"k" * 20, np.zeros((2, 3, 4)))
-    for path in (
-        "models/ours.pth",
-        "models/ours.run/settings.json",
-        "tests/wheel.whl",
-        "notes.txt",
-        "samples/mine.nrrd",
-    ):
+    ours = ("models/ours.pth", "models/ours.run/settings.json", f"benchmark/{'0' * 40}.npy")
+    for path in (*ours, *FOREIGN):
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         (home / path).write_bytes(b"x" * 1000)
     capsys.readouterr()
@@ -82,7 +77,7 @@ def test_all_that_is_kept_is_listed_with_its_size_and_place(filled: Path, capsys
     found = listed(capsys)
     assert list(found) == [
         "weights lite", "weights vit_b", "samples samples", "embeddings embeddings", "models ours", "runs ours",
-        "tests tests",
+        "tests benchmark",
     ]  # fmt: skip
     record = filled / "weights" / "lite.pth.json"
     assert found["weights lite"] == len(CONTENT) + record.stat().st_size
@@ -114,10 +109,11 @@ def test_one_kind_or_one_thing_is_removed_after_a_question_only(
 def test_after_removing_all_only_what_is_not_ours_stays(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "remove", "all", "--yes"]) == 0
     left = sorted(path.relative_to(filled).as_posix() for path in filled.rglob("*") if path.stat().st_size == 1000)
-    assert left == ["notes.txt", "samples/mine.nrrd"]
+    assert left == list(FOREIGN)
     assert "notes.txt is not ours and stays" in capsys.readouterr().err
-    (filled / "notes.txt").unlink()
-    (filled / "samples" / "mine.nrrd").unlink()
+    for path in FOREIGN:
+        (filled / path).unlink()
+    (filled / "models" / "races.run").rmdir()
     assert main(["cache", "remove", "all", "--yes"]) == 0
     assert not filled.exists()
 
@@ -137,6 +133,7 @@ def test_a_run_that_goes_on_and_a_download_are_not_removed(filled: Path) -> None
 def test_a_link_is_removed_and_what_it_leads_to_is_not(home: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere.run").mkdir()
     (tmp_path / "elsewhere.run" / "precious").write_text("mine")
+    (tmp_path / "elsewhere.run" / "settings.json").touch()
     (home / "models").mkdir(parents=True)
     (home / "models" / "a.run").symlink_to(tmp_path / "elsewhere.run", target_is_directory=True)
     for each in inventory():

@@ -38,14 +38,14 @@ Report = Callable[[int, str], object]
 
 
 def weights_used(model: str) -> str:
-    """Say which weights a measurement will take: those that are here, else random ones, which take about as long.
+    """Say which weights a measurement will take: those that are here, else random ones.
 
     :raises ValueError: if there is no such model.
     """
     try:
         find_weights(model, WeightsStore())
     except WeightsMissing:
-        return "random weights (the model's are not on this computer): the times are about the same, the masks are not"
+        return "random weights, as the model's are not on this computer: a slice takes as long, a box longer"
     return "the model's own weights"
 
 

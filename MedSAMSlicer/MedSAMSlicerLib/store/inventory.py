@@ -19,8 +19,10 @@ KINDS = ("weights", "samples", "embeddings", "models", "runs", "tests")
 """Weights and samples can be fetched again, and embeddings made again; fine-tuned models and their runs can't."""
 
 _EMBEDDINGS = (".embedding", ".embedding-part")
-# Which tests and benchmarks of this project make.
-_TEST_FOLDERS = ("tests", "benchmark")
+_DIGEST_DIGITS = 40
+_FOLDERS = ("weights", "samples", "slices", "models", "tests", "benchmark")
+# By these a run's folder is told from others: the one is written by the module, the other by the training.
+_OF_A_RUN = ("request.json", "settings.json")
 
 
 class InUseError(RuntimeError):
@@ -62,9 +64,13 @@ def inventory(catalog: Sequence[Weights] = WEIGHTS) -> list[Kept]:
     for path in sorted(folder.glob("*.pth")):
         found += _kept("models", path.stem, path, [path])
     for path in sorted(folder.glob("*.run")):
-        found += _kept("runs", path.stem, path, [path])
-    for name in _TEST_FOLDERS:
-        found += _kept("tests", name, home / name, [home / name])
+        if any((path / name).is_file() for name in _OF_A_RUN):
+            found += _kept("runs", path.stem, path, [path])
+    # What the tests and benchmarks of this project keep: archives of the catalog, and embeddings by their digests.
+    archives = [path for weights in catalog for path in _archives(weights, home / "tests")]
+    embeddings = [path for path in (home / "benchmark").glob("*.npy") if len(path.stem) == _DIGEST_DIGITS]
+    for name, paths in (("tests", archives), ("benchmark", embeddings)):
+        found += _kept("tests", name, home / name, paths)
     return found
 
 
@@ -94,8 +100,8 @@ def forget_store() -> list[Path]:
     home = store_folder()
     for path in (log_file(), pace_file()):
         path.unlink(missing_ok=True)
-    for folder in [path for path in home.glob("*") if path.is_dir()]:
-        _sweep(folder)
+    for name in _FOLDERS:
+        _sweep(home / name)
     with contextlib.suppress(OSError):
         home.rmdir()
     return sorted(home.glob("*"))
