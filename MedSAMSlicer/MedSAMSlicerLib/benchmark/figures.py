@@ -27,7 +27,8 @@ class Figures:
     :ivar first_mask: from the press of the button to the mask of the first slice, the model being loaded.
     :ivar box: a 3-D box through all slices; ``second_box`` another one on the same slices, ``correction`` a key slice.
     :ivar process_mebibytes: the most memory that the process has had so far, None where the system doesn't tell.
-    :ivar gpu_mebibytes: the most that PyTorch has held of the graphics card's memory; None on a CPU.
+    :ivar gpu_mebibytes: the most that PyTorch has held of the graphics card's memory, on a Mac what it holds at the
+        end; None on a CPU.
     """
 
     device: str

@@ -20,7 +20,8 @@ def note(event: str, path: Path, source: object = "") -> None:
     :param event: such as "fetched".
     :param source: where it came from, without credentials.
     """
-    if not path.absolute().is_relative_to(store_folder()):
+    path = path.absolute()
+    if not path.is_relative_to(store_folder()):
         return
     size = f", {path.stat().st_size:,} bytes" if path.is_file() else ""
     come = f", from {source}" if source else ""
