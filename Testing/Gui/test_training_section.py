@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -23,18 +22,6 @@ from panel_user import box_mask
 
 CASE, PATIENT, SPLIT, LABELS = 1, 2, 3, 4
 TRAINING_S = 60.0
-
-
-@pytest.fixture
-def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an installed Slicer, whose Python is this one, and an empty store."""
-    python = tmp_path / "Slicer" / "bin" / "PythonSlicer"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setenv("SLICER_HOME", str(tmp_path / "Slicer"))
-    monkeypatch.setenv("MEDSAM_SLICER_HOME", str(tmp_path / "home"))
-    return tmp_path
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedSAMSlicerLib.cli.foretold import foretell
 from MedSAMSlicerLib.cli.outputs import RunFiles, check_output
 from MedSAMSlicerLib.cli.progress import ProgressBar
+from MedSAMSlicerLib.store.pace import remember_pace
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.volume.files import Volume
@@ -159,6 +161,9 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     options = {"axis": args.axis, "window": args.window, "propagation": args.propagation, "limit": args.limit}
     task = session.begin(node, segmentation, structures, **options)
     session.predictor = predictor = load()
+    kind = f"{args.model} {predictor.device} {args.propagation}"
+    known = not any(structure.is_followed for structure in structures)
+    foretell(kind, task.total if known else 0, "slices")
 
     start = time.monotonic()
     first_mask = 0.0
@@ -169,6 +174,7 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
             bar.update(step.done, 0 if following else step.total)
     segment_ids = task.segment_ids
     seconds = time.monotonic() - start
+    remember_pace(kind, task.total, seconds)
 
     parts = {segment_id: segment_part(segmentation, segment_id, node) for segment_id in segment_ids}
     _write(args.output, volume, segmentation, parts, save_segmentation)
