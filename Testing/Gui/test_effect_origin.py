@@ -9,6 +9,8 @@ import pytest
 
 from effect_editor import block
 from MedSAMSlicerLib.mrml.provenance import read_fields
+from MedSAMSlicerLib.mrml.volumes import dimensions, voxels
+from MedSAMSlicerLib.volume.provenance import volume_text, voxels_sha256
 
 
 def told(editor) -> dict[str, str]:
@@ -30,6 +32,10 @@ def test_a_structure_that_was_followed_tells_its_box_and_undo_and_redo_take_it_a
     assert (prompts["space"], prompts["axis"], prompts["slice_box"]["index"]) == ("IJK", "k", 9)
     assert fields["Model"] == "no file; weights box-predictor"
     assert fields["Propagation"] == "path"
+    # As the module and the command line tell the same volume.
+    volume = editor_3d.volume
+    told_of_volume = volume_text(dimensions(volume), volume.GetSpacing(), voxels_sha256(voxels(volume)))
+    assert fields["Volume"] == told_of_volume
     assert "Reservation" not in fields
     editor_3d.widget.undo()
     assert not editor_3d.held().any()

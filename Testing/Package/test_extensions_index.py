@@ -95,7 +95,7 @@ def test_the_homepage_tells_name_picture_modules_samples_publication_and_removal
     assert README.startswith(f"# {DESCRIPTION.stem} ")
     assert re.search(r"!\[[^\]]+\]\([^)]+\.png\)", README)
     for module in ("The module *MedSAM*", "The effect *MedSAM*", "The module *Sample Data*"):
-        assert len(re.findall(rf"^[-*] {re.escape(module)}\b[^\n]", README, re.MULTILINE)) == 1, module
+        assert len(re.findall(rf"^- {re.escape(module)} [a-z]", README, re.MULTILINE)) == 1, module
     assert "## Cite" in README
     assert "Nature Communications" in README
     assert "models remove" in README
