@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,15 @@ from MedSAMSlicerLib.store.download import download
 from MedSAMSlicerLib.store.folder import is_sound, store_folder
 from MedSAMSlicerLib.store.samples import fetch_samples, sample_path
 from MedSAMSlicerLib.store.weights import WeightsStore
+from posix_tests import missing_on_windows
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On Windows, skip by name what needs more than Windows has."""
+    if sys.platform == "win32":
+        for item in items:
+            if missing := missing_on_windows(item.nodeid):
+                item.add_marker(pytest.mark.skip(reason=f"Windows does not have {missing}"))
 
 
 @pytest.fixture(scope="session")

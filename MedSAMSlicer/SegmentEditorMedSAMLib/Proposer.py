@@ -160,6 +160,7 @@ class Proposer:
             if wholeRange:
                 for result in proposal.computeRange(keys, boxes, reach, predictor, logic.session.cache):
                     yield None, result
+            proposal.know(predictor)
 
         def take(step):
             if job is self._job and self.dropIfOutdated():
@@ -233,7 +234,9 @@ class Proposer:
     def _write(self):
         proposal, mode = self.proposal, self._options.mode
         # What corrections and single slices have to know.
-        before = proposal.target.segmentVoxels() if proposal.propagated or mode == SET else None
+        before = proposal.target.segmentVoxels()
+        if proposal.earlier is None:
+            proposal.earlier = proposal.target.told()
         modes = slicer.qSlicerSegmentEditorAbstractEffect
         if mode == SUBTRACT:
             proposal.target.write(proposal.mask, modes.ModificationModeRemove)
@@ -246,12 +249,38 @@ class Proposer:
             proposal.target.write(proposal.base | (proposal.mask != 0), modes.ModificationModeSet)
         else:
             proposal.target.write(proposal.mask, modes.ModificationModeAdd)
+        after = proposal.target.segmentVoxels()
+        self._tellOrigin(proposal, mode, before, after)
         self.proposal = self._accepted = None
         if proposal.propagated and mode != SUBTRACT:
-            proposal.remember(before, proposal.target.segmentVoxels())
+            proposal.remember(before, after)
             self._accepted = proposal
         self._changed()
         self._tell(" ".join([_("Written to the segment."), *_told(proposal), _("Undo takes it back.")]))
+
+    def _tellOrigin(self, proposal, mode, before, after):
+        """Let the segment tell where what was written comes from, and what it was added to.
+
+        :param before: what the segment held, bool (K, J, I); what it holds now is ``after``.
+        """
+        from MedSAMSlicerLib.volume.provenance import added_to
+
+        if np.array_equal(before, after):
+            return
+        held = proposal.base if proposal.base is not None else before
+        replaces = proposal.propagated and (mode == SET or (mode == ADD and not held.any()))
+        if mode == SUBTRACT:
+            reservation = "It was taken away from what the segment held."
+        elif not proposal.propagated:
+            reservation = "Single slices of the segment were made so."
+        elif not replaces:
+            reservation = "It was added to what the segment held."
+        elif np.array_equal(after, proposal.mask != 0):
+            reservation = ""
+        else:
+            reservation = "The Segment Editor's masking has cut it."
+        fields = proposal.origin(reservation)
+        proposal.target.tell(fields if replaces else added_to(proposal.earlier, fields))
 
 
 def _told(proposal):

@@ -16,7 +16,6 @@ from made_up_site import job_in
 from MedSAMSlicerLib.training.fine_tuning import fine_tune
 
 SOURCES = Path(__file__).resolve().parents[2] / "MedSAMSlicer"
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="PyTorch's Gloo on Windows needs a file to meet at")
 
 
 def log_of(run: Path) -> list[dict]:

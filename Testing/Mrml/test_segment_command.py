@@ -206,6 +206,7 @@ def test_the_json_tells_what_was_found_and_how_fast(predictor, ct_file, out, ijk
     for segment_report, count in zip(report["segments"], (6, 10), strict=True):
         # All slices of each segment, the doubtful ones first.
         slices = segment_report.pop("slices")
+        assert {"Model", "Volume", "Prompts", "Window", "Propagation"} < set(segment_report.pop("origin"))
         assert (segment_report.pop("fragments_dropped"), segment_report.pop("open_ends")) == (0, [])
         assert len({each["index"] for each in slices}) == len(slices) == count
         assert {each["axis"] for each in slices} == {"k"}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from MedSAMSlicerLib.volume.files import Volume
 
 # Options that change where or how something is computed, but not what.
-_NO_MATTER = ("batch", "device", "embeddings", "debug", "run", "wrong_usage")
+_NO_MATTER = ("batch", "device", "embeddings", "debug", "run", "wrong_usage", "default_of", "repeat")
 
 
 def run_batch(args: argparse.Namespace) -> int:

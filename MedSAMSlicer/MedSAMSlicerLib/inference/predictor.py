@@ -68,6 +68,7 @@ class Predictor:
         self.precision = choose_precision("float32" if single else precision, self.device)
         self.model = model.prepare_for_inference().to(self.device)
         self.model.image_encoder.to(self.precision)
+        self.source = dict(model.source)
         self.recipe = RECIPES[model.preprocessing](model.image_size)
 
     @cached_property

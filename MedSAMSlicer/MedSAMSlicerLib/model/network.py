@@ -17,7 +17,8 @@ class Network(nn.Module):
     :param preprocessing: the recipe of `inference.recipes` that the weights were trained with.
     :param image_size: side of the square input in pixels.
 
-    ``metadata`` holds what the author of the weights saved with them (see `checkpoint.save_checkpoint`).
+    ``metadata`` holds what the author of the weights saved with them (see `checkpoint.save_checkpoint`), ``source``
+    which files they are from, where that is known (see `loading.load_model`).
     """
 
     image_encoder: nn.Module
@@ -28,6 +29,7 @@ class Network(nn.Module):
         self.preprocessing = preprocessing
         self.image_size = image_size
         self.metadata: dict[str, Any] = {}
+        self.source: dict[str, str] = {}
         self.prepared = False
 
     @property

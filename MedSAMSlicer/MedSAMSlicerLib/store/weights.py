@@ -146,6 +146,11 @@ class WeightsStore:
             _record_file(path).unlink(missing_ok=True)
         note("removed", path)
 
+    def checksum(self, path: Path) -> str | None:
+        """Return the SHA-256 of a file of the store that is remembered and still true; None where it has to be read."""
+        record = _read_record(path) if path.parent == self.folder else None
+        return record.sha256 if record is not None and record.describes(path) else None
+
     def identify(self, path: Path) -> Weights | None:
         """Return the entry of the catalog whose very file this is, wherever it lies and whatever it is called."""
         size = path.stat().st_size
