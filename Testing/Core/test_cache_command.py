@@ -129,7 +129,6 @@ def test_a_run_that_goes_on_and_a_download_are_not_removed(filled: Path) -> None
     assert lite.path.exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs links")
 def test_a_link_is_removed_and_what_it_leads_to_is_not(home: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere.run").mkdir()
     (tmp_path / "elsewhere.run" / "precious").write_text("mine")
