@@ -10,8 +10,8 @@ import numpy as np
 from MedSAMSlicerLib.dataset.case import Case
 from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.evaluation.pictures import EXPERT, outlined, png
-from MedSAMSlicerLib.evaluation.scores import stack_of
 from MedSAMSlicerLib.volume.geometry import choose_axis, plane_axes, slice_of
+from MedSAMSlicerLib.volume.intensity import resolve_window
 
 
 def picture_path(dataset: SiteDataset, case: Case) -> Path:
@@ -40,7 +40,7 @@ def draw(dataset: SiteDataset, case: Case) -> None:
     middle = int(slices[len(slices) // 2])
     x_axis, y_axis = plane_axes(axis)
     picture = outlined(
-        stack_of(loaded).range.apply(slice_of(volume.voxels, axis, middle)),
+        resolve_window(loaded.window, volume.voxels).apply(slice_of(volume.voxels, axis, middle)),
         [(slice_of(mask, axis, middle), EXPERT) for mask in loaded.labels.values()],
         volume.ijk_to_ras[:3, [y_axis, x_axis]].T,
     )

@@ -71,7 +71,6 @@ class Loop:
         self._embeddings, self._workers = embeddings, workers
         self._tell, self._keep = tell, keep
         trainee.to(team.device)
-        self._network = team.wrap(trainee)
         self._parameters = list(trainee.trained().values())
         self._optimizer = self._fresh_optimizer()
         on_gpu = team.device.type == "cuda" and self.recipe.precision == "auto"
@@ -193,10 +192,8 @@ class Loop:
         self._optimizer.zero_grad()
         for step, batch in enumerate(feed.loader(self._workers)):
             self._tell(self.progress("training", fold * steps + step, len(self.folds) * steps))
-            last = (step + 1) % accumulate == 0
-            with nullcontext() if last else self.team.apart(self._network):
-                total += self._gradients(batch, accumulate)
-            if last:
+            total += self._gradients(batch, accumulate)
+            if (step + 1) % accumulate == 0:
                 self._step(self.epoch + step / steps)
         self._members[fold] = {
             "trained": self._taken(),
@@ -232,7 +229,7 @@ class Loop:
         boxes = torch.stack([each.box for each in batch]).to(device)
         masks = [torch.from_numpy(each.sample.mask).to(device).float() for each in batch]
         with torch.autocast(device.type, self._half) if self._half else nullcontext():
-            logits, iou = self._network(inputs, boxes)
+            logits, iou = self.trainee(inputs, boxes)
         losses = sample_losses(logits, iou, masks, self.preprocessing, with_iou=self.trainee.with_iou)
         for each, loss in zip(batch, losses.tolist(), strict=True):
             if not math.isfinite(loss):
@@ -248,6 +245,7 @@ class Loop:
         """Change the weights by the gradients that were added up."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate(progress)
+        self.team.average(self._parameters)
         if self._scaler:
             self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.gradient_norm)
