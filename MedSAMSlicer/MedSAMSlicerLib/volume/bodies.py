@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import EllipsisType
+
 import numpy as np
 
 from MedSAMSlicerLib.volume.candidates import grown
@@ -62,4 +64,22 @@ def _labels(masks: np.ndarray, gap: int) -> np.ndarray:
     import SimpleITK as sitk
 
     wide = grown(masks, gap // 2) if gap > 1 else masks
-    return sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(wide.astype(np.uint8)), True))
+    labels = np.zeros(wide.shape, dtype=np.uint32)
+    part = _occupied(wide)
+    image = sitk.GetImageFromArray(wide[part].astype(np.uint8))
+    if image.GetNumberOfPixels():
+        label = sitk.ConnectedComponentImageFilter()
+        label.SetFullyConnected(True)
+        if masks.ndim == 2:
+            # To wake further threads takes longer than the work.
+            label.SetNumberOfThreads(1)
+        labels[part] = sitk.GetArrayFromImage(label.Execute(image))
+    return labels
+
+
+def _occupied(masks: np.ndarray) -> tuple[EllipsisType, slice, slice]:
+    """Find the rows and columns of masks, bool (..., rows, columns), that are not empty."""
+    flat = masks.reshape(-1, *masks.shape[-2:]).any(axis=0)
+    edges = [np.flatnonzero(flat.any(axis=axis)) for axis in (1, 0)]
+    rows, columns = (slice(each[0], each[-1] + 1) if each.size else slice(0, 0) for each in edges)
+    return np.s_[..., rows, columns]
