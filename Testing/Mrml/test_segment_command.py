@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -429,3 +430,28 @@ def test_slices_whose_embeddings_were_kept_are_not_encoded_again(simple_ct_file,
     monkeypatch.setattr(Predictor, "encode", lambda *given: pytest.fail("A slice was encoded again."))
     assert segment(simple_ct_file, out / "second.nrrd", *options) == 0
     assert len(list((tmp_path / "embeddings").iterdir())) >= 6
+
+
+def test_a_full_graphics_card_leaves_the_work_to_the_processor_with_a_word(
+    ct_file, out, a_box_predictor, monkeypatch, capfd
+):
+    full = copy.copy(a_box_predictor)
+    full.device, a_box_predictor.device = "cuda:0", "cpu"
+    asked: list[str] = []
+
+    def decode(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    full.decode = decode
+
+    def load(model: str, device: str) -> BoxPredictor:
+        asked.append(device)
+        return a_box_predictor if device == "cpu" else full
+
+    monkeypatch.setattr(loading, "load_predictor", load)
+    report = out / "o.json"
+    assert segment(ct_file, out / "o.nrrd", "--box", *LIVER, "--json", report) == 0
+    assert asked == ["auto", "cpu"]
+    assert capfd.readouterr().err.count("the computation goes on with the processor") == 1
+    assert json.loads(report.read_text())["device"] == "cpu"
+    np.testing.assert_array_equal(read_labels(out / "o.nrrd").mask(1), voxels_of(LIVER_VOXELS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import re
 from collections.abc import Iterator
 
@@ -88,8 +87,10 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def give_back_memory() -> None:
-    """Let other programs have the memory of the GPU that PyTorch keeps for later, but no tensor holds."""
-    gc.collect()
+    """Let other programs have the memory of the GPU that PyTorch keeps for later, but no tensor holds.
+
+    May be called in any thread, so no garbage is collected: Qt's objects must die in Slicer's main one.
+    """
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
