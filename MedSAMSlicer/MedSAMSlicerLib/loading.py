@@ -28,7 +28,11 @@ def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStor
     :raises ValueError: if there is no model of this name and no such file, or the checkpoint or the device is wrong.
     :raises ModuleNotFoundError: if PyTorch is not installed.
     """
-    network = load_model(model, store)
+    return predictor_of(load_model(model, store), device)
+
+
+def predictor_of(network: Network, device: str = "auto") -> Predictor:
+    """Make a predictor of a model, which takes it over; see `load_predictor`."""
     from MedSAMSlicerLib.inference.predictor import Predictor
     from MedSAMSlicerLib.inference.tracking_predictor import TrackingPredictor
     from MedSAMSlicerLib.model import MedSAM2

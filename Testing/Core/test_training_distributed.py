@@ -59,7 +59,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch_even_if
     second = start_two(tmp_path)
     output, _ = second.communicate(timeout=120)
     assert second.returncode == 0, output
-    assert output.count("Dice on the validation cases") == 1
+    assert output.count("Dice on 3 patients, each left out of training in turn") == 1
     one, two = log_of(tmp_path / "tuned.run"), log_of(tmp_path / "two.run")
     for key in ("train_loss", "validation_dice", "validation_slice_dice"):
         assert [row[key] for row in two] == pytest.approx([row[key] for row in one], abs=2e-3), key

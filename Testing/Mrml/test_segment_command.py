@@ -430,3 +430,13 @@ def test_slices_whose_embeddings_were_kept_are_not_encoded_again(simple_ct_file,
     monkeypatch.setattr(Predictor, "encode", lambda *given: pytest.fail("A slice was encoded again."))
     assert segment(simple_ct_file, out / "second.nrrd", *options) == 0
     assert len(list((tmp_path / "embeddings").iterdir())) >= 6
+
+
+def test_a_run_like_one_before_is_told_its_time_before_it_begins(predictor, ct_file, out, capfd):
+    assert segment(ct_file, out / "1.seg.nrrd", "--box", *LIVER) == 0
+    assert "at the pace" not in capfd.readouterr().err
+    assert segment(ct_file, out / "2.seg.nrrd", "--box", *LIVER) == 0
+    assert "6 slices: about" in capfd.readouterr().err.splitlines()[0]
+    # How far a structure goes is not known before.
+    assert segment(ct_file, out / "3.seg.nrrd", "--slice-box", "5", "6", "2", "20", "15", "--axis", "k") == 0
+    assert "at the pace" not in capfd.readouterr().err

@@ -98,7 +98,7 @@ def test_the_homepage_tells_name_picture_modules_samples_publication_and_removal
         assert len(re.findall(rf"^- {re.escape(module)} [a-z]", README, re.MULTILINE)) == 1, module
     assert "## Cite" in README
     assert "Nature Communications" in README
-    assert "models remove" in README
+    assert re.search(r"cache\s+remove all", README)
 
 
 def test_all_lines_end_as_on_unix_and_the_repository_is_small():

@@ -18,6 +18,7 @@ from MedSAMSlicerLib.app.model_section import ModelSection
 from MedSAMSlicerLib.app.result_section import ResultSection
 from MedSAMSlicerLib.app.shortcuts import Shortcuts
 from MedSAMSlicerLib.app.training_section import TrainingSection
+from MedSAMSlicerLib.app.worklist_section import WorklistSection
 from MedSAMSlicerLib.mrml.structure import Structure
 
 
@@ -40,6 +41,7 @@ class Panel(slicer.util.VTKObservationMixin):
         self._timer.setInterval(0)
         self._timer.connect("timeout()", self._update)
         self.inputs = InputsSection(self)
+        self.worklist = WorklistSection(self)
         self.boxes = BoxesSection(self)
         self.result = ResultSection(self)
         self.corrections = CorrectionsSection(self)
@@ -72,6 +74,7 @@ class Panel(slicer.util.VTKObservationMixin):
 
     def forget(self) -> None:
         """Let go of all nodes, before the scene is closed."""
+        self.worklist.forget()
         self.result.close()
         self.boxes.leave()
         self.corrections.leave()
@@ -81,6 +84,7 @@ class Panel(slicer.util.VTKObservationMixin):
     def close(self) -> None:
         """Let go of everything."""
         self._timer.stop()
+        self.worklist.forget()
         self._disconnect()
         self.removeObservers()
         for section in (self.training, self.model, self.result, self.corrections, self.boxes, self.shortcuts):
@@ -127,7 +131,7 @@ class Panel(slicer.util.VTKObservationMixin):
     def _update(self) -> None:
         if self.parameters is None:
             return
-        for section in (self.inputs, self.boxes, self.corrections, self.model, self.training):
+        for section in (self.inputs, self.worklist, self.boxes, self.corrections, self.model, self.training):
             section.update()
         self.result.update(self._missing())
 

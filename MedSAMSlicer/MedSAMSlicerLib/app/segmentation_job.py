@@ -65,7 +65,7 @@ def segmentation_job(
             error = error or failed
         onEnd(error, task.outcomes)
 
-    job = Job(compute, take, end)
+    job = Job(compute, take, end, task.total)
     return job
 
 

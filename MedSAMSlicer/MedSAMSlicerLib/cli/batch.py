@@ -14,11 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedSAMSlicerLib.cli.claim import Claim
+from MedSAMSlicerLib.cli.foretold import foretell
 from MedSAMSlicerLib.cli.messages import sentence
 from MedSAMSlicerLib.cli.ranks import rank_and_size
 from MedSAMSlicerLib.cli.segment import check_arguments, check_files, outputs_of, require_slicer_core, segment_volume
 from MedSAMSlicerLib.cli.table import PROMPTS, read_table
+from MedSAMSlicerLib.store.claim import Claim
+from MedSAMSlicerLib.store.pace import remember_pace
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.volume.files import Volume
@@ -40,8 +42,10 @@ def run_batch(args: argparse.Namespace) -> int:
     with require_slicer_core():
         from MedSAMSlicerLib.headless import scene  # noqa: F401
     load = functools.cache(lambda: _load(args))
-    failed = False
-    with contextlib.closing(_read_ahead(cases[rank::processes])) as pending:
+    failed, share = False, cases[rank::processes]
+    kind = f"row {args.model} {args.device} {args.propagation}"
+    foretell(kind, len(share), "rows at most")
+    with contextlib.closing(_read_ahead(share)) as pending:
         for case, reading in pending:
             if isinstance(reading, dict):
                 result = reading
@@ -50,6 +54,8 @@ def run_batch(args: argparse.Namespace) -> int:
                 load()
                 result = _result(case, reading, load)
             failed |= result["state"] == "failed"
+            if result["state"] == "done":
+                remember_pace(kind, 1, result["seconds"])
             print(json.dumps({"row": case.number, "output": case.row["output"], **result}), flush=True)
     return int(failed)
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedSAMSlicerLib.cli.foretold import foretell
 from MedSAMSlicerLib.cli.outputs import RunFiles, check_output
 from MedSAMSlicerLib.cli.progress import ProgressBar
 from MedSAMSlicerLib.cli.repeat import Repetition, check_options, find_model, volume_told
+from MedSAMSlicerLib.store.pace import remember_pace
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.mrml.structure import Structure
@@ -155,6 +157,10 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     session.predictor = predictor = load()
     if repetition:
         repetition.check_model(args.model, predictor.source)
+    kind = f"{args.model} {predictor.device} {args.propagation}"
+    total = sum(task.total for task in tasks)
+    known = not any(structure.is_followed for structures, _ in runs for structure in structures)
+    foretell(kind, total if known else 0, "slices")
 
     start = time.monotonic()
     first_mask = 0.0
@@ -167,6 +173,7 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     segment_ids = [segment_id for task in tasks for segment_id in task.segment_ids]
     outcomes = {segment_id: outcome for task in tasks for segment_id, outcome in task.outcomes.items()}
     seconds = time.monotonic() - start
+    remember_pace(kind, sum(task.total for task in tasks), seconds)
 
     parts = {segment_id: segment_part(segmentation, segment_id, node) for segment_id in segment_ids}
     _write(args.output, volume, segmentation, parts, save_segmentation)

@@ -64,6 +64,13 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
+    def masks_to_train(self, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict all masks of each box that training has to keep right: logits (N, M, 4 * h, 4 * w), and IoU (N, M).
+
+        The first one is that of `decode`; of the others, if there are any, one at least should be right.
+        """
+        return self.decode(embeddings, boxes)
+
     @torch.no_grad()
     def prepare_for_inference(self) -> Network:
         """Make the model fast, for good: it computes the same, but can neither be trained nor saved afterward.
