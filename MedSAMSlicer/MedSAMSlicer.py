@@ -373,8 +373,10 @@ class MedSAMSlicerLogic(ScriptedLoadableModuleLogic):
     ):
         """Segment at once. The nodes are looked at first: nobody waits for a model to hear that one is missing."""
         task = self.session.begin(volumeNode, segmentationNode, structures, editor_node=editorNode, **options)
-        self.loadPredictor(model, device)
-        steps = self.session.run(task)
+        from MedSAMSlicerLib.inference.enduring_predictor import EnduringPredictor
+
+        load, forget = lambda instead: self.loadPredictor(model, instead or device), self.session.cache.clear
+        steps = self.session.run(task, EnduringPredictor(load, forget))
         for step in steps:
             if (progress and progress(step.done, step.total) is False) or (cancel and cancel.is_set()):
                 steps.close()

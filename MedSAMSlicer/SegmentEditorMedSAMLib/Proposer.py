@@ -151,8 +151,13 @@ class Proposer:
             proposal.begin()
 
         def compute(job):
+            from MedSAMSlicerLib.inference.enduring_predictor import EnduringPredictor
+
+            def load(instead):
+                return logic.loadPredictor(device=instead)
+
             try:
-                predictor = Stoppable(logic.loadPredictor(), job)
+                predictor = Stoppable(EnduringPredictor(load, logic.session.cache.clear, job.post), job)
             except (RuntimeError, ImportError, OSError) as error:
                 raise _NoModelError(str(error)) from error
             if key is not None:
@@ -163,7 +168,9 @@ class Proposer:
             proposal.know(predictor)
 
         def take(step):
-            if job is self._job and self.dropIfOutdated():
+            if job is self._job and isinstance(step, str):
+                self._tell(step)
+            elif job is self._job and self.dropIfOutdated():
                 self._take(*step, done, len(boxes))
 
         def end(error):

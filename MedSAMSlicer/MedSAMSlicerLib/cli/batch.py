@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,7 +42,9 @@ def run_batch(args: argparse.Namespace) -> int:
     check_files({f" of row {case.number}": case.arguments for case in cases if case.arguments})
     with require_slicer_core():
         from MedSAMSlicerLib.headless import scene  # noqa: F401
-    load = functools.cache(lambda: _load(args))
+    from MedSAMSlicerLib.inference.enduring_predictor import EnduringPredictor
+
+    load = functools.cache(lambda instead: _load(args, instead))
     failed, share = False, cases[rank::processes]
     kind = f"row {args.model} {args.device} {args.propagation}"
     foretell(kind, len(share), "rows at most")
@@ -51,7 +54,7 @@ def run_batch(args: argparse.Namespace) -> int:
                 result = reading
             else:
                 # A model that can't be loaded would fail every case: it stops the batch.
-                load()
+                EnduringPredictor(load, lambda: None, lambda text: print(text, file=sys.stderr))
                 result = _result(case, reading, load)
             failed |= result["state"] == "failed"
             if result["state"] == "done":
@@ -60,7 +63,7 @@ def run_batch(args: argparse.Namespace) -> int:
     return int(failed)
 
 
-def _result(case: _Case, reading: Future[Volume], load: Callable[[], Any]) -> dict[str, Any]:
+def _result(case: _Case, reading: Future[Volume], load: Callable[[str | None], Any]) -> dict[str, Any]:
     """Segment a case and return its figures, or why it failed."""
     start = time.monotonic()
     try:
@@ -199,12 +202,15 @@ def _release(case: _Case, reading: Future[Volume] | dict[str, Any]) -> None:
         case.claim.release()
 
 
-def _load(args: argparse.Namespace) -> Any:
-    """Load the model, under torchrun on this process's own GPU where there are GPUs."""
+def _load(args: argparse.Namespace, instead: str | None) -> Any:
+    """Load the model, under torchrun on this process's own GPU where there are GPUs.
+
+    :param instead: another device than the chosen one.
+    """
     from MedSAMSlicerLib.inference.device import choose_device
     from MedSAMSlicerLib.loading import load_predictor
 
-    device = args.device
+    device = instead or args.device
     if "LOCAL_RANK" in os.environ and choose_device(device).type == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     return load_predictor(args.model, device)

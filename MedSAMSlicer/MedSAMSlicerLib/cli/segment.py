@@ -125,17 +125,19 @@ def run(args: argparse.Namespace) -> int:
     from MedSAMSlicerLib.loading import load_predictor
     from MedSAMSlicerLib.volume.files import read_volume
 
-    segment_volume(args, read_volume(args.volume), lambda: load_predictor(args.model, args.device))
+    segment_volume(args, read_volume(args.volume), lambda instead: load_predictor(args.model, instead or args.device))
     return 0
 
 
-def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], Any]) -> dict[str, Any]:
+def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[str | None], Any]) -> dict[str, Any]:
     """Segment, write all files only after everything went well, and return the figures of the run.
 
-    :param load: makes the predictor, once it is clear that the prompts fit the volume.
+    :param load: makes the predictor on a device, None for the chosen one, once it is clear that the prompts fit the
+        volume.
     """
     with require_slicer_core():
         from MedSAMSlicerLib.headless.scene import HeadlessScene, save_segmentation
+    from MedSAMSlicerLib.inference.enduring_predictor import EnduringPredictor
     from MedSAMSlicerLib.mrml.outcomes import told
     from MedSAMSlicerLib.mrml.provenance import read_fields
     from MedSAMSlicerLib.mrml.segments import segment_part
@@ -154,7 +156,7 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     store = EmbeddingStore(args.embeddings) if args.embeddings else None
     session = SegmentationSession(cache=EmbeddingCache(store=store))
     tasks = [session.begin(node, segmentation, structures, **options) for structures, options in runs]
-    session.predictor = predictor = load()
+    predictor: Any = EnduringPredictor(load, session.cache.clear, lambda text: print(text, file=sys.stderr))
     if repetition:
         repetition.check_model(args.model, predictor.source)
     kind = f"{args.model} {predictor.device} {args.propagation}"
@@ -166,7 +168,7 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     first_mask = 0.0
     for task, (structures, _options) in zip(tasks, runs, strict=True):
         with ProgressBar(task.total, volume.name, "slices") as bar:
-            for step in session.run(task):
+            for step in session.run(task, predictor):
                 first_mask = first_mask or time.monotonic() - start
                 following = structures[step.structure].is_followed and not step.result.final
                 bar.update(step.done, 0 if following else step.total)
