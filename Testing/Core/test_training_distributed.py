@@ -24,9 +24,10 @@ def log_of(run: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def start_two(folder: Path) -> subprocess.Popen:
+def start_two(folder: Path, depth: str = "decoder") -> subprocess.Popen:
     """Train with two processes, a batch of 2 each, as torchrun starts them."""
     options = {
+        "depth": depth,
         "data": folder / "site", "base": folder / "base.pth", "output": folder / "two.pth", "epochs": 3, "batch": 2,
         "learning-rate": 1e-3, "variants": 2, "validated-structures": 1, "device": "cpu",
         "embeddings": folder / "embeddings of two",
@@ -61,3 +62,14 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch_even_if
         assert [row[key] for row in two] == pytest.approx([row[key] for row in one], abs=2e-3), key
     ours, theirs = (torch.load(tmp_path / name, weights_only=True)["model"] for name in ("tuned.pth", "two.pth"))
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
+
+
+@pytest.mark.parametrize("depth", ["adapter", "full"])
+def test_two_processes_train_at_every_depth(tmp_path, depth):
+    job_in(tmp_path, depth)
+    run = start_two(tmp_path, depth)
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, output
+    rows = log_of(tmp_path / "two.run")
+    assert len(rows) == 3
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]

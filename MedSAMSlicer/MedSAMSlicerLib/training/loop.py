@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from MedSAMSlicerLib.inference.device import full_precision
 from MedSAMSlicerLib.inference.recipes import RECIPES
 from MedSAMSlicerLib.model import MedSAM
 from MedSAMSlicerLib.training.distributed import Team
@@ -149,7 +152,8 @@ class Loop:
         # the batch do what one does alone.
         starts = range(self.team.rank * batch, len(order), batch * size)
         positions = [range(start, start + batch) for start in starts]
-        return Feed(self.samples, self.epoch, order, positions, self.preprocessing, self._embeddings)
+        files = None if self._embeddings is None else self._embeddings.files
+        return Feed(self.samples, self.epoch, order, positions, self.preprocessing, files)
 
     def _train_epoch(self) -> float:
         """Train on the samples of the epoch; return their mean loss over all processes."""
@@ -172,6 +176,7 @@ class Loop:
                 self._step(self.epoch + step / steps)
         return sum(self.team.gather(total / steps)) / self.team.size
 
+    @full_precision()
     def _gradients(self, batch: list[Prepared], parts: int) -> float:
         """Add the gradients of a batch; return its mean loss.
 
@@ -180,19 +185,21 @@ class Loop:
         device = self.team.device
         inputs = torch.stack([each.tensor for each in batch]).to(device).float()
         boxes = torch.stack([each.box for each in batch]).to(device)
-        masks = [torch.from_numpy(each.sample.mask).to(device).float() for each in batch]
+        masks = _masks([each.sample.mask for each in batch], device)
         with torch.autocast(device.type, self._half) if self._half else nullcontext():
             logits, iou = self._network(inputs, boxes)
         losses = sample_losses(logits, iou, masks, self.preprocessing, with_iou=self.trainee.with_iou)
-        for each, loss in zip(batch, losses.tolist(), strict=True):
-            if not math.isfinite(loss):
-                raise Diverged(
-                    f"The loss of {each.sample.outline} is {loss} in epoch {self.epoch + 1}: look at this case, or "
-                    "give a lower learning rate. The best model so far is kept."
-                )
         loss = losses.mean() / parts
         (self._scaler.scale(loss) if self._scaler else loss).backward()
-        return float(losses.detach().mean())
+        # Once, and last of all: the host waits for the device here.
+        figures = losses.tolist()
+        for each, figure in zip(batch, figures, strict=True):
+            if not math.isfinite(figure):
+                raise Diverged(
+                    f"The loss of {each.sample.outline} is {figure} in epoch {self.epoch + 1}: look at this case, or "
+                    "give a lower learning rate. The best model so far is kept."
+                )
+        return sum(figures) / len(figures)
 
     def _step(self, progress: float) -> None:
         """Change the weights by the gradients that were added up."""
@@ -215,3 +222,10 @@ class Loop:
             # Never 0, or the first step would do nothing.
             return self.recipe.learning_rate * max(done / warmup, 0.05)
         return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+def _masks(masks: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Bring masks, bool (rows, columns) of any sizes, to a device in one go: float32."""
+    pixels = torch.from_numpy(np.concatenate([mask.ravel() for mask in masks])).to(device).float()
+    parts = pixels.split([mask.size for mask in masks])
+    return [part.view(mask.shape) for part, mask in zip(parts, masks, strict=True)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from MedSAMSlicerLib.inference.predictor import way_back
 from MedSAMSlicerLib.inference.recipes import Recipe as Preprocessing
 
 # Models whose head that estimates the masks' IoU was trained; MedSAM's was not.
@@ -30,7 +31,7 @@ def sample_losses(
     losses = []
     for logit, estimate, mask in zip(logits.float().split(1), iou.float(), masks, strict=True):
         size = (mask.shape[0], mask.shape[1])
-        restoration = preprocessing.restoration(size, logit.shape[-1])
+        _, restoration = way_back(preprocessing, size, logit.shape[-1], None, logit.device)
         inside = restoration(logit)[0]
         # Of the negated logits, as 1 - inside has no digits left where the model is sure, and so no gradient.
         outside = restoration(-logit)[0]
