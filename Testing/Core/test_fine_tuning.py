@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -26,7 +27,7 @@ from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.training import embeddings as embeddings_module
 from MedSAMSlicerLib.training import run as run_module
 from MedSAMSlicerLib.training.fine_tuning import fine_tune
-from MedSAMSlicerLib.training.loop import Diverged
+from MedSAMSlicerLib.training.loop import Diverged, Loop
 from MedSAMSlicerLib.training.run import RunError
 from MedSAMSlicerLib.training.samples import Feed
 from MedSAMSlicerLib.training.validation import Validation
@@ -428,3 +429,25 @@ def test_tensorboard_gets_the_figures_where_it_is_installed(tmp_path, monkeypatc
     fine_tune(job_in(tmp_path, epochs=2))
     curves = {(name, step) for name, _, step in Writer.written}
     assert {("train_loss", 1), ("train_loss", 2), ("validation_dice", 2), ("learning_rate", 2)} <= curves
+
+
+def test_a_full_graphics_card_leaves_the_training_to_the_processor_from_the_last_epoch_on(tmp_path, monkeypatch):
+    """The card is made of the CPU: it is full in the second epoch, as often as it is tried."""
+    told, asked, gradients = [], [], Loop._gradients
+    # Another name of the CPU, so that it is not taken for it.
+    card = torch.device("cpu", 0)
+    monkeypatch.setattr("MedSAMSlicerLib.training.fine_tuning.on_gpu", lambda team: team.device == card)
+    monkeypatch.setattr("MedSAMSlicerLib.training.distributed.choose_device", lambda name: card)
+
+    def full(loop, batch, parts):
+        asked.append((loop.team.device, loop.epoch))
+        if loop.team.device == card and loop.epoch == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return gradients(loop, batch, parts)
+
+    monkeypatch.setattr(Loop, "_gradients", full)
+    outcome = fine_tune(job_in(tmp_path, epochs=2), told.append)
+    assert [each for each, _ in itertools.groupby(asked)] == [(card, 0), (card, 1), (torch.device("cpu"), 1)]
+    assert "the training goes on with the processor" in outcome.message
+    assert any("the training goes on with the processor" in each.message for each in told)
+    assert [row["epoch"] for row in log_of(tmp_path)] == [1, 2]

@@ -23,9 +23,10 @@ def log_of(run: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def start_two(folder: Path) -> subprocess.Popen:
+def start_two(folder: Path, depth: str = "decoder") -> subprocess.Popen:
     """Train with two processes, a batch of 2 each, as torchrun starts them."""
     options = {
+        "depth": depth,
         "data": folder / "site", "base": folder / "base.pth", "output": folder / "two.pth", "epochs": 3, "batch": 2,
         "learning-rate": 1e-3, "variants": 2, "validated-structures": 1, "device": "cpu",
         "embeddings": folder / "embeddings of two",
@@ -94,3 +95,14 @@ sys.stdout.write(f"{during > 0} {exchanging()} {parameter.grad.tolist()} {unused
     assert process.returncode == 0, output
     # A thread that lets go of a tensor while the interpreter ends aborts the process.
     assert output.count("True 0 [1.0, 1.0] [0.0]") == 2, output
+
+
+@pytest.mark.parametrize("depth", ["adapter", "full"])
+def test_two_processes_train_at_every_depth(tmp_path, depth):
+    job_in(tmp_path, depth)
+    run = start_two(tmp_path, depth)
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 0, output
+    rows = log_of(tmp_path / "two.run")
+    assert len(rows) == 3
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]

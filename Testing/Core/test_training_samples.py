@@ -7,14 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
-from made_up_site import made_up_site
+from made_up_site import job_in, made_up_site
 from MedSAMSlicerLib.dataset.case import Case, LoadedCase
+from MedSAMSlicerLib.dataset.site import SiteDataset
+from MedSAMSlicerLib.inference.predictor import Predictor
+from MedSAMSlicerLib.inference.recipes import RECIPES
+from MedSAMSlicerLib.model import load_checkpoint
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.training.boxes import drawn_box
+from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.outlines import Outline, Outlines
 from MedSAMSlicerLib.training.recipe import DEPTHS, Recipe
-from MedSAMSlicerLib.training.samples import Sample, Samples
+from MedSAMSlicerLib.training.samples import Feed, Sample, Samples
 from MedSAMSlicerLib.training.turns import order_of, turns_per_epoch
 from MedSAMSlicerLib.training.variation import Variation
 from MedSAMSlicerLib.volume.box_track import bounds
@@ -209,3 +216,20 @@ def test_cases_without_a_label_are_refused():
 def test_a_recipe_that_cannot_work_is_refused(change, text):
     with pytest.raises(ValueError, match=text):
         Recipe(**change)
+
+
+def test_samples_can_be_prepared_by_processes_that_are_spawned(tmp_path):
+    """As on Windows and macOS: they are told where the embeddings are, and nothing of the model."""
+    job = job_in(tmp_path)
+    base = load_checkpoint(job.data.with_name("base.pth"))
+    dataset = SiteDataset.open(job.data)
+    samples = Samples(Outlines(dataset.load(case) for case in dataset.cases[:1]), job.recipe)
+    embeddings = StoredEmbeddings(tmp_path / "embeddings", Predictor(base, device="cpu"))
+    preprocessing = RECIPES[base.preprocessing](base.image_size)
+    feed = Feed(samples, 0, samples.of_epoch(0), [range(2)], preprocessing, embeddings.files)
+    for image in feed.missing():
+        embeddings.keep(image)
+    (expected,) = feed.loader(0)
+    (given,) = DataLoader(feed, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    assert [each.sample.box for each in given] == [each.sample.box for each in expected]
+    assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(given, expected, strict=True))

@@ -117,7 +117,7 @@ def test_embeddings_on_disk_serve_every_decoder_of_one_encoder_and_no_other_enco
         other.image_encoder.pos_embed.add_(1)
     encoder, decoder, stranger = (Predictor(model, device="cpu") for model in (build_model("tiny"), tuned, other))
     ours, theirs = StoredEmbeddings(tmp_path, encoder), StoredEmbeddings(tmp_path, stranger)
-    assert StoredEmbeddings(tmp_path, decoder).path(image) == ours.path(image) != theirs.path(image)
+    assert StoredEmbeddings(tmp_path, decoder).files.path(image) == ours.files.path(image) != theirs.files.path(image)
     ours.keep(image)
     (file,) = tmp_path.iterdir()
     written = file.stat().st_mtime_ns

@@ -117,7 +117,7 @@ class Predictor:
         scaled = self.recipe.scale_boxes(boxes, embedding.size).to(self.device)
         tensor = embedding.tensor.to(self.device)
         part = None if window is None else tuple((span.start, span.stop) for span in window)
-        needed, restoration = _way_back(self.recipe, embedding.size, 4 * tensor.shape[-1], part, self.device)
+        needed, restoration = way_back(self.recipe, embedding.size, 4 * tensor.shape[-1], part, self.device)
         batches = scaled.split(_BOXES_ON_CPU if self.device.type == "cpu" else _BOXES_ON_GPU)
         decoded = [self.model.decode(tensor, batch, window=needed) for batch in batches]
         probabilities = torch.cat([restoration(logits) for logits, _ in decoded])
@@ -170,9 +170,9 @@ class Predictor:
 
 
 # A structure has one or two windows; one that is followed has another in every slice.
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def _way_back(
+def way_back(
     recipe: Recipe,
     size: tuple[int, int],
     side: int,

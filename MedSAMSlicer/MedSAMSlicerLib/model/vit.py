@@ -149,8 +149,10 @@ def attend_fused(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor,
     """
     side, channels = rows.shape[-1], q.shape[-1]
     place = places(side, q) if place is None else place
-    spare = place.shape[1] - 2 * side
-    queries = torch.cat([q * channels**-0.5, rows, columns, rows.new_zeros(1).expand(*rows.shape[:3], spare)], dim=-1)
+    parts = [q * channels**-0.5, rows, columns]
+    if spare := place.shape[1] - 2 * side:
+        parts.append(rows.new_zeros(1).expand(*rows.shape[:3], spare))
+    queries = torch.cat(parts, dim=-1)
     keys = torch.cat([k, place.expand(*k.shape[:2], -1, -1)], dim=-1)
     values = F.pad(v, (0, place.shape[1]))
     return F.scaled_dot_product_attention(queries, keys, values, scale=1.0)[..., :channels]

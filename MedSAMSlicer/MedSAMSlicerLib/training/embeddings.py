@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,23 @@ import torch
 from MedSAMSlicerLib.inference.predictor import Embedding, Predictor
 from MedSAMSlicerLib.store.folder import replacing
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Slice
+
+
+@dataclass(frozen=True)
+class EmbeddingFiles:
+    """Where embeddings are kept, which processes that only read them are told.
+
+    :param encoder_key: digest of the image encoder and its preprocessing.
+    """
+
+    folder: Path
+    encoder_key: str
+
+    def path(self, image: np.ndarray) -> Path:
+        """Name the file of a slice's embedding."""
+        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=20)
+        digest.update(f"{image.shape} {image.dtype} {self.encoder_key}".encode())
+        return self.folder / f"{digest.hexdigest()}.npy"
 
 
 class StoredEmbeddings(EmbeddingCache):
@@ -26,19 +44,13 @@ class StoredEmbeddings(EmbeddingCache):
 
     def __init__(self, folder: Path, encoder: Predictor) -> None:
         super().__init__(budget=0)
-        self._folder, self._encoder = folder, encoder
+        self._encoder = encoder
         model = encoder.model
         digest = hashlib.blake2b(f"{model.architecture} {model.preprocessing}".encode(), digest_size=16)
         for name, tensor in sorted(model.image_encoder.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        self._encoder_key = digest.hexdigest()
-
-    def path(self, image: np.ndarray) -> Path:
-        """Name the file of a slice's embedding."""
-        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=20)
-        digest.update(f"{image.shape} {image.dtype} {self._encoder_key}".encode())
-        return self._folder / f"{digest.hexdigest()}.npy"
+        self.files = EmbeddingFiles(folder, digest.hexdigest())
 
     def keep(self, image: np.ndarray) -> None:
         """Encode a slice, unless its embedding is on disk already."""
@@ -50,7 +62,7 @@ class StoredEmbeddings(EmbeddingCache):
         :raises StorageError: if it can't be written.
         """
         image = image.pixels() if isinstance(image, Slice) else image
-        path = self.path(image)
+        path = self.files.path(image)
         kept = read_embedding(path)
         if kept is None or kept.shape != (1, *self._encoder.model.embedding_shape):
             kept = encoder.encode(image).tensor.half().cpu().numpy()

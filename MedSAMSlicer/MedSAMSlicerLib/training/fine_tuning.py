@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from MedSAMSlicerLib.dataset.case import Case
 from MedSAMSlicerLib.dataset.site import SiteDataset
+from MedSAMSlicerLib.inference.device import give_back_memory, out_of_memory
 from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.model import load_checkpoint
 from MedSAMSlicerLib.store.folder import sha256_of, store_folder
@@ -109,12 +113,41 @@ def fine_tune(
                     raise Stopped
 
         try:
-            outcome = _Run(job, folder, team, store or WeightsStore(), tell).outcome()
+            outcome = _endured(job, folder, team, store or WeightsStore(), tell)
             return replace(outcome, interrupted=interrupted.is_set())
         except Exception as error:
             if team.leads:
                 folder.tell(Progress("failed", message=str(error)))
             raise
+
+
+def _endured(job: Job, folder: RunFolder, team: Team, store: WeightsStore, tell: Callable[[Progress], None]) -> Outcome:
+    """Carry a run out; where the GPU's memory is full, go on from the last epoch once more there, then on the CPU.
+
+    Of several processes none can go on elsewhere on its own: there it is an error.
+    """
+    for _ in range(2):
+        try:
+            return _Run(job, folder, team, store, tell).outcome()
+        except RuntimeError as error:
+            if not out_of_memory(error) or not on_gpu(team):
+                raise
+            if team.size > 1:
+                raise RuntimeError(
+                    f"The memory of the graphics card {team.device} is full: give a smaller --batch. ({error})"
+                ) from error
+        # What a run is made of refers to itself.
+        gc.collect()
+        give_back_memory()
+    told = "The graphics card has not enough memory: the training goes on with the processor."
+    tell(Progress("preparing", of=job.recipe.epochs, message=told))
+    outcome = _Run(job, folder, Team(team.rank, team.size, torch.device("cpu")), store, tell).outcome()
+    return replace(outcome, message=f"{told} {outcome.message}")
+
+
+def on_gpu(team: Team) -> bool:
+    """Return whether there is a CPU to go on with."""
+    return team.device.type != "cpu"
 
 
 class _Run:

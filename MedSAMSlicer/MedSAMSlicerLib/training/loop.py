@@ -9,8 +9,11 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from MedSAMSlicerLib.inference.device import full_precision
 from MedSAMSlicerLib.inference.recipes import RECIPES
 from MedSAMSlicerLib.model import Network
 from MedSAMSlicerLib.training.distributed import Team
@@ -175,7 +178,8 @@ class Loop:
         # the batch do what one does alone.
         starts = range(self.team.rank * batch, len(order), batch * size)
         positions = [range(start, start + batch) for start in starts]
-        return Feed(samples, self.epoch, order, positions, self.preprocessing, self._embeddings)
+        files = None if self._embeddings is None else self._embeddings.files
+        return Feed(samples, self.epoch, order, positions, self.preprocessing, files)
 
     def _train_epoch(self, fold: int) -> float:
         """Train a fold on its samples of the epoch; return their mean loss over all processes."""
@@ -219,6 +223,7 @@ class Loop:
     def _fresh_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self._parameters, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay)
 
+    @full_precision()
     def _gradients(self, batch: list[Prepared], parts: int) -> float:
         """Add the gradients of a batch; return its mean loss.
 
@@ -227,19 +232,21 @@ class Loop:
         device = self.team.device
         inputs = torch.stack([each.tensor for each in batch]).to(device).float()
         boxes = torch.stack([each.box for each in batch]).to(device)
-        masks = [torch.from_numpy(each.sample.mask).to(device).float() for each in batch]
+        masks = _masks([each.sample.mask for each in batch], device)
         with torch.autocast(device.type, self._half) if self._half else nullcontext():
             logits, iou = self.trainee(inputs, boxes)
         losses = sample_losses(logits, iou, masks, self.preprocessing, with_iou=self.trainee.with_iou)
-        for each, loss in zip(batch, losses.tolist(), strict=True):
-            if not math.isfinite(loss):
-                raise Diverged(
-                    f"The loss of {each.sample.outline} is {loss} in epoch {self.epoch + 1}: look at this case, or "
-                    "give a lower learning rate. The best model so far is kept."
-                )
         loss = losses.mean() / parts
         (self._scaler.scale(loss) if self._scaler else loss).backward()
-        return float(losses.detach().mean())
+        # Once, and last of all: the host waits for the device here.
+        figures = losses.tolist()
+        for each, figure in zip(batch, figures, strict=True):
+            if not math.isfinite(figure):
+                raise Diverged(
+                    f"The loss of {each.sample.outline} is {figure} in epoch {self.epoch + 1}: look at this case, or "
+                    "give a lower learning rate. The best model so far is kept."
+                )
+        return sum(figures) / len(figures)
 
     def _step(self, progress: float) -> None:
         """Change the weights by the gradients that were added up."""
@@ -263,3 +270,10 @@ class Loop:
             # Never 0, or the first step would do nothing.
             return self.recipe.learning_rate * max(done / warmup, 0.05)
         return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+def _masks(masks: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Bring masks, bool (rows, columns) of any sizes, to a device in one go: float32."""
+    pixels = torch.from_numpy(np.concatenate([mask.ravel() for mask in masks])).to(device).float()
+    parts = pixels.split([mask.size for mask in masks])
+    return [part.view(mask.shape) for part, mask in zip(parts, masks, strict=True)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from MedSAMSlicerLib.inference.predictor import way_back
 from MedSAMSlicerLib.inference.recipes import Recipe as Preprocessing
 
 # Models whose head that estimates the masks' IoU was trained; MedSAM's was not. MedSAM2 chooses by it wherever a slice
@@ -40,7 +41,7 @@ def sample_losses(
 
 def _mask_losses(logits: Tensor, iou: Tensor, mask: Tensor, preprocessing: Preprocessing, *, with_iou: bool) -> Tensor:
     """Compute the loss of each of M masks (M, 1, h, w) of one sample: (M,)."""
-    restoration = preprocessing.restoration((mask.shape[0], mask.shape[1]), logits.shape[-1])
+    _, restoration = way_back(preprocessing, (mask.shape[0], mask.shape[1]), logits.shape[-1], None, logits.device)
     inside = restoration(logits)
     # Of the negated logits, as 1 - inside has no digits left where the model is sure, and so no gradient.
     outside = restoration(-logits)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from MedSAMSlicerLib.inference.recipes import Recipe as Preprocessing
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.training.boxes import drawn_box, widened_box
-from MedSAMSlicerLib.training.embeddings import StoredEmbeddings, read_embedding
+from MedSAMSlicerLib.training.embeddings import EmbeddingFiles, read_embedding
 from MedSAMSlicerLib.training.outlines import Outline, Outlines
 from MedSAMSlicerLib.training.recipe import Recipe
 from MedSAMSlicerLib.training.turns import order_of, turns_per_epoch
@@ -116,7 +116,7 @@ class Feed(Dataset[list[Prepared]]):
         order: Sequence[int],
         positions: Sequence[Sequence[int]],
         preprocessing: Preprocessing,
-        embeddings: StoredEmbeddings | None,
+        embeddings: EmbeddingFiles | None,
     ) -> None:
         self._samples, self._epoch, self._order, self._positions = samples, epoch, order, positions
         self._preprocessing, self._embeddings = preprocessing, embeddings
@@ -155,7 +155,7 @@ class Feed(Dataset[list[Prepared]]):
     def _path(self, sample: Sample) -> Path:
         key = (sample.outline.case_id, sample.outline.index, sample.variation)
         if key not in self._paths:
-            self._paths[key] = cast(StoredEmbeddings, self._embeddings).path(self._samples.image(sample))
+            self._paths[key] = cast(EmbeddingFiles, self._embeddings).path(self._samples.image(sample))
         return self._paths[key]
 
     def _prepared(self, sample: Sample) -> Prepared:

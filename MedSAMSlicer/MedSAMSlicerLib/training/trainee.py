@@ -87,9 +87,11 @@ class Trainee(nn.Module):
     def result(self) -> Network:
         """Return a copy of the model as its file will give it back: on the CPU, adapters merged."""
         (base,) = self.base
-        if self.recipe.depth != "adapter":
-            return copy.deepcopy(self.model).cpu()
+        # Made beside the GPU, which has the optimizer's state to hold as well.
         result = copy.deepcopy(base)
+        if self.recipe.depth != "adapter":
+            result.load_state_dict({name: tensor.cpu() for name, tensor in self.model.state_dict().items()})
+            return result
         adapter = adapter_of(self.model, base, self.name, self.sha256)
         result.load_state_dict(adapter.merged_into(base.state_dict()))
         return result
