@@ -66,7 +66,9 @@ WALLS = {
     ),
     "__main__": Wall(names("cli")),
     # What Slicer loads at its start: torch may not be installed yet.
-    "module": Wall(names("numpy slicer qt vtk"), deferred=EVERY_ROOM - names("cli headless") | names("numpy ctk")),
+    "module": Wall(names("numpy slicer qt vtk app"), deferred=EVERY_ROOM - names("cli headless") | names("numpy ctk")),
+    # What the module imports at once: as light as the module itself.
+    "app/console": Wall(names(""), deferred=names("mrml volume store loading")),
     "effect": Wall(
         names("numpy slicer qt vtk ctk SegmentEditorEffects SegmentEditorMedSAMLib"),
         deferred=EVERY_ROOM - names("cli headless") | names("qSlicerSegmentationsEditorEffectsPythonQt"),

@@ -27,10 +27,13 @@ TRAINING_S = 60.0
 
 @pytest.fixture
 def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an installed Slicer, whose Python is this one, and an empty store."""
+    """A folder with an installed Slicer, whose Python is this one, and an empty store.
+
+    As some launchers do, it sets the environment variable PYTHONPATH itself.
+    """
     python = tmp_path / "Slicer" / "bin" / "PythonSlicer"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH= exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     monkeypatch.setenv("SLICER_HOME", str(tmp_path / "Slicer"))
     monkeypatch.setenv("MEDSAM_SLICER_HOME", str(tmp_path / "home"))
@@ -203,6 +206,10 @@ def test_a_trained_model_is_drawn_reported_listed_and_used(gui, trainer, compute
     assert table.GetTable().GetNumberOfRows() >= 1
     chart = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode")
     assert chart.GetNumberOfPlotSeriesNodes() == 3
+    epochs = [row["epoch"] for row in trainer.panel.training.training.log()]
+    assert chart.GetXAxisRange()[0] == min(epochs)
+    assert chart.GetXAxisRange()[1] >= max(epochs) + 1, "the legend covers no point"
+    assert not chart.GetXAxisRangeAuto()
     wait_for_end(trainer)
     assert ui.trainingLabel.text.startswith("Dice on the validation cases: 0.000 to")
     assert table.GetTable().GetNumberOfRows() == len(trainer.panel.training.training.log())

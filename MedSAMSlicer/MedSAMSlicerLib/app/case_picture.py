@@ -13,6 +13,9 @@ from MedSAMSlicerLib.evaluation.pictures import EXPERT, outlined, png
 from MedSAMSlicerLib.volume.geometry import choose_axis, plane_axes, slice_of
 from MedSAMSlicerLib.volume.intensity import resolve_window
 
+# Gray values up to this one are taken for what is around the patient.
+_BACKGROUND = 10
+
 
 def picture_path(dataset: SiteDataset, case: Case) -> Path:
     """Name the file of a case's picture, which lies beside its image; it need not be there."""
@@ -39,9 +42,11 @@ def draw(dataset: SiteDataset, case: Case) -> None:
     slices = np.flatnonzero(labelled.any(axis=tuple(other for other in range(3) if other != 2 - axis)))
     middle = int(slices[len(slices) // 2])
     x_axis, y_axis = plane_axes(axis)
+    image = resolve_window(loaded.window, volume.voxels).apply(slice_of(volume.voxels, axis, middle))
+    part = _shown(image if image.ndim == 2 else image.max(axis=2), slice_of(labelled, axis, middle))
     picture = outlined(
-        resolve_window(loaded.window, volume.voxels).apply(slice_of(volume.voxels, axis, middle)),
-        [(slice_of(mask, axis, middle), EXPERT) for mask in loaded.labels.values()],
+        _brightened(image[part]),
+        [(slice_of(mask, axis, middle)[part], EXPERT) for mask in loaded.labels.values()],
         volume.ijk_to_ras[:3, [y_axis, x_axis]].T,
     )
     path = picture_path(dataset, case)
@@ -49,3 +54,20 @@ def draw(dataset: SiteDataset, case: Case) -> None:
     draft = path.with_suffix(".new")
     draft.write_bytes(png(picture))
     draft.replace(path)
+
+
+def _shown(image: np.ndarray, labelled: np.ndarray) -> tuple[slice, slice]:
+    """Find the part of a slice, (rows, columns), that is more than background: heads are small in their field of view.
+
+    :param image: uint8 (rows, columns).
+    """
+    holds = (image > _BACKGROUND) | labelled
+    rows, columns = (np.flatnonzero(holds.any(axis=across)) for across in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _brightened(image: np.ndarray) -> np.ndarray:
+    """Stretch the gray values (uint8) of a dark slice, as of an MRI whose bright tissues are elsewhere."""
+    held = image[image > _BACKGROUND]
+    bright = float(np.percentile(held, 98)) if held.size else 255.0
+    return np.minimum(image * (255.0 / bright), 255.0).astype(np.uint8)

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 from MedSAMSlicerLib.app.segment_editor import segment_editor_node
 from MedSAMSlicerLib.app.settings import remember, setting
 from MedSAMSlicerLib.mrml.boxes import bind
+from MedSAMSlicerLib.mrml.editing_rules import outside_others
 from MedSAMSlicerLib.mrml.history import Undone
 from MedSAMSlicerLib.mrml.outcomes import told
 from MedSAMSlicerLib.mrml.structure import Structure
@@ -75,7 +76,7 @@ class ResultSection(slicer.util.VTKObservationMixin):
                 window=parameters.window,
                 first=panel.corrections.slice_in_view(),
                 limit=parameters.limit or None,
-                editor_node=segment_editor_node() if parameters.useEditingRules else None,
+                editor_node=_rules(parameters),
             )
         except (ValueError, RuntimeError, OSError) as error:
             panel.tell(str(error), error=True)
@@ -110,6 +111,8 @@ class ResultSection(slicer.util.VTKObservationMixin):
         ui.segmentButton.enabled = not missing and not self.running
         ui.segmentButton.toolTip = missing or _("Segment what the ticked boxes hold.")
         ui.cancelButton.enabled = self.running
+        # The masking section says itself where segments may go.
+        ui.keepOutCheckBox.enabled = not self._panel.parameters.useEditingRules
         session = self._panel.logic.session
         for button, outlook, can, nothing in (
             (ui.undoButton, session.undoable, _("Take back: {names}."), _("There is no segmentation to take back.")),
@@ -222,6 +225,13 @@ class ResultSection(slicer.util.VTKObservationMixin):
         else:
             segmentation.RemoveClosedSurfaceRepresentation()
         self._panel.update()
+
+
+def _rules(parameters: Any) -> Any:
+    """Return the settings of a Segment Editor that hold for the result; None if there are none."""
+    if parameters.useEditingRules:
+        return segment_editor_node()
+    return outside_others() if parameters.keepOut else None
 
 
 def _said(undone: Undone, text: str) -> str:

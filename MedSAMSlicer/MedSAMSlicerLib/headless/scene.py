@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 # Before VTK opens a window: Linux may have no X server, and needs none. macOS and Windows have no EGL and do without.
@@ -93,32 +94,55 @@ class HeadlessScene:
 
         :raises FileError: if there is no such file, or it holds no ROI.
         """
+        roi = self._load_markup(path, "ROI", slicer.vtkMRMLMarkupsROIJsonStorageNode())
+        if roi is None or not _is_a_box(roi):
+            self.scene.RemoveNode(roi)
+            raise FileError(f"Slicer can't read the ROI in {path} (its center, size and orientation): save it again.")
+        return roi
+
+    def load_line(self, path: Path) -> slicer.vtkMRMLMarkupsLineNode:
+        """Load a line that Slicer saved as ``.mrk.json``, named after its file.
+
+        :raises FileError: if there is no such file, or it holds no line.
+        """
+        line = self._load_markup(path, "Line", slicer.vtkMRMLMarkupsJsonStorageNode())
+        if line is None or line.GetNumberOfDefinedControlPoints() != 2:
+            self.scene.RemoveNode(line)
+            raise FileError(f"Slicer can't read the line in {path} (its two points): save it again.")
+        return line
+
+    def _load_markup(
+        self, path: Path, kind: str, storage: slicer.vtkMRMLStorageNode
+    ) -> slicer.vtkMRMLMarkupsNode | None:
+        """Load the one node of a kind ("ROI", "Line") that a file holds; None if Slicer can't."""
         try:
-            markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
-            kinds = [str(markup["type"]) for markup in markups]
+            text = path.read_text(encoding="utf-8-sig")
+            kinds = [str(markup["type"]) for markup in json.loads(text)["markups"]]
         except FileNotFoundError as error:
             raise FileError(f"{path} does not exist: check the path.") from error
         except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise FileError(
-                f"{path} is not a markups file of Slicer: save the ROI as .mrk.json and give that."
+                f"{path} is not a markups file of Slicer: save the {kind} as .mrk.json and give that."
             ) from error
-        if kinds != ["ROI"]:
+        if kinds != [kind]:
             raise FileError(
-                f"{path} holds {', '.join(kinds) or 'nothing'}, not one ROI: save one Markups ROI as .mrk.json."
+                f"{path} holds {', '.join(kinds) or 'nothing'}, not one {kind}: save one Markups {kind} as .mrk.json."
             )
-        roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", stem(path))
-        storage = slicer.vtkMRMLMarkupsROIJsonStorageNode()
+        node = self.scene.AddNewNodeByClass(f"vtkMRMLMarkups{kind}Node", stem(path))
         self.scene.AddNode(storage)
-        storage.SetFileName(str(path))
-        with quiet():
-            read = storage.ReadData(roi)
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            # Slicer can't read the mark that editors of Windows put before the text.
+            copy = Path(folder) / "markup.mrk.json"
+            copy.write_text(text, encoding="utf-8")
+            storage.SetFileName(str(copy))
+            read = storage.ReadData(node)
         self.scene.RemoveNode(storage)
-        if not read or not _is_a_box(roi):
-            self.scene.RemoveNode(roi)
-            raise FileError(f"Slicer can't read the ROI in {path} (its center, size and orientation): save it again.")
-        roi.SetName(stem(path))
-        roi.CreateDefaultDisplayNodes()
-        return roi
+        if not read:
+            self.scene.RemoveNode(node)
+            return None
+        node.SetName(stem(path))
+        node.CreateDefaultDisplayNodes()
+        return node
 
 
 def _is_a_box(roi: slicer.vtkMRMLMarkupsROINode) -> bool:

@@ -97,12 +97,19 @@ def structure_of(
     )
 
 
-def new_key_slice(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMarkupsROINode:
-    """Add an ROI that will be a key slice, without a place yet."""
+def new_box(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMarkupsROINode:
+    """Add an ROI, without a place yet, of which edges and handles only are drawn: what it holds can be seen."""
     roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
-    roi.SetAttribute(_KEY_SLICE, "1")
     roi.CreateDefaultDisplayNodes()
     roi.GetDisplayNode().SetFillVisibility(False)
+    roi.GetDisplayNode().SetPropertiesLabelVisibility(False)
+    return roi
+
+
+def new_key_slice(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMarkupsROINode:
+    """Add an ROI that will be a key slice, without a place yet."""
+    roi = new_box(scene, name)
+    roi.SetAttribute(_KEY_SLICE, "1")
     return roi
 
 
