@@ -148,6 +148,18 @@ def _named(node: ast.AST) -> list[str]:
     return []
 
 
+SECTIONS = sorted((SOURCES / LIBRARY / "app").glob("*_section.py"))
+
+
+@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: path.stem)
+def test_no_section_of_the_panel_knows_the_panel_or_calls_another_section(path):
+    # (The lower part of "training" holds the upper one, "dataset".)
+    others = "|".join(each.stem.removesuffix("_section") for each in SECTIONS)
+    source = path.read_text(encoding="utf-8")
+    assert not re.search(r"app\.panel\b", source)
+    assert re.findall(rf"panel\.(?:{others})\.", source) == []
+
+
 FILES = sorted(SOURCES.rglob("*.py"))
 
 

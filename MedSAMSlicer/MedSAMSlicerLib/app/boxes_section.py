@@ -19,7 +19,6 @@ from MedSAMSlicerLib.mrml.boxes import (
     is_ticked,
     new_box,
     segment_of,
-    show_depth,
     slice_clicked,
     slice_in_middle,
     structure_boxes,
@@ -31,7 +30,7 @@ from MedSAMSlicerLib.mrml.slice_boxes import is_on_slice, lay, make_3d
 from MedSAMSlicerLib.mrml.structure import Structure
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 # The columns of the table.
 _BOX, _DEPTH, _SEGMENT = range(3)
@@ -40,7 +39,7 @@ _BOX, _DEPTH, _SEGMENT = range(3)
 class BoxesSection(slicer.util.VTKObservationMixin):
     """Lists the ROI nodes of the scene and follows them."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         super().__init__()
         self._panel = panel
         self._rows: list[Any] = []
@@ -136,14 +135,6 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             table.setItem(row, _SEGMENT, segment)
         table.resizeColumnsToContents()
         self._filling = False
-
-    def fit(self, volume: Any, segmentation: Any) -> None:
-        """Give all boxes on one slice the depth of their segments; without one, a box lies in its slice only."""
-        if any(node is None or node.GetScene() is None for node in (volume, segmentation)):
-            return
-        for roi in self._rows:
-            if roi.GetScene() is not None:
-                show_depth(roi, volume, segmentation, segment_of(roi, segmentation))
 
     def leave(self) -> None:
         """End a placement that runs."""

@@ -45,13 +45,13 @@ class Console:
         :param segmentID: the segment whose content is replaced; by default a new one is added.
         :param keySlices: flat Markups ROIs, or what `paintedSlice` returns.
         """
-        from MedSAMSlicerLib.mrml.boxes import show_depth
+        from MedSAMSlicerLib.mrml.boxes import belong
         from MedSAMSlicerLib.mrml.structure import Structure
 
         structure = Structure.of_roi(volumeNode, roiNode, segmentID, keySlices)
         (segmentID,) = self._segment(volumeNode, segmentationNode, [structure], **options)
         if roiNode is not None:
-            show_depth(roiNode, volumeNode, segmentationNode, segmentID)
+            belong(roiNode, volumeNode, segmentationNode, segmentID)
         return segmentID
 
     def segmentROIs(self, volumeNode, roiNodes, segmentationNode, **options):
@@ -62,14 +62,14 @@ class Console:
             rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
             logic.segmentROIs(volumeNode, rois, segmentationNode)
         """
-        from MedSAMSlicerLib.mrml.boxes import show_depth
+        from MedSAMSlicerLib.mrml.boxes import belong
         from MedSAMSlicerLib.mrml.structure import Structure
 
         roiNodes = list(roiNodes)
         structures = [Structure.of_roi(volumeNode, roiNode) for roiNode in roiNodes]
         segmentIDs = self._segment(volumeNode, segmentationNode, structures, **options)
         for roiNode, segmentID in zip(roiNodes, segmentIDs, strict=False):
-            show_depth(roiNode, volumeNode, segmentationNode, segmentID)
+            belong(roiNode, volumeNode, segmentationNode, segmentID)
         return segmentIDs
 
     def segmentBox(self, volumeNode, first, last, segmentationNode, segmentID=None, name="Segment", **options):

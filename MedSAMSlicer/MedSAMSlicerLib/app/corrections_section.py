@@ -31,13 +31,13 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.geometry import plane_axes
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 
 class CorrectionsSection(slicer.util.VTKObservationMixin):
     """Draws, lists and follows key slices of one segment."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         super().__init__()
         self._panel = panel
         self._keys: list[Any] = []

@@ -114,6 +114,19 @@ class Panel(slicer.util.VTKObservationMixin):
             self.parameters.segmentation = node
         return self.parameters.segmentation
 
+    def slice_in_view(self) -> tuple[int, int] | None:
+        """Return the slice of the volume that the user looks at, (axis, index); None if there is none."""
+        return self.corrections.slice_in_view()
+
+    def list_models(self) -> None:
+        """Show the models that are there now."""
+        self.model.list_models()
+
+    @property
+    def ready(self) -> bool:
+        """Return whether the chosen model can be used."""
+        return self.model.ready
+
     def painted(self, segmentation: Any, segment_id: str) -> list[Any]:
         """Return the key slices of a segment that were painted by hand."""
         return self.corrections.painted(segmentation, segment_id)

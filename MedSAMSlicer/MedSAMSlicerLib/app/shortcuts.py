@@ -10,13 +10,13 @@ import slicer.util
 from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 
 class Shortcuts:
     """The module's shortcuts, which work in the whole main window while they are enabled."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         ui = panel.ui
         # Buttons, so that a key does nothing where the button is disabled. None of the keys is taken by Slicer itself,
         # and the left hand reaches them all while the right one is at the mouse.

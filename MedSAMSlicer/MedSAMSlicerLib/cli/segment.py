@@ -55,11 +55,20 @@ def add_parser(subparsers: _Subparsers) -> None:
         "counts the lower and Y the higher of the two other axes. The structure is followed from there to both sides "
         "until it ends. Five numbers for every box",
     )
+    prompts.add_argument(
+        "--line",
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="L.mrk.json",
+        help="diameters measured with lines in Slicer, as for RECIST: each lesion is followed from its slice until it "
+        "ends. Two lines that cross are the long and the short axis of one lesion",
+    )
     parser.add_argument(
         "--limit",
         type=float,
         metavar="MM",
-        help="how far a structure is followed from its --slice-box to either side (default: until it ends)",
+        help="how far a structure is followed from its --slice-box or --line to either side (default: until it ends)",
     )
     parser.add_argument("--name", nargs="+", default=[], help="names of the segments, in the order of the boxes")
     parser.add_argument(
@@ -94,8 +103,8 @@ def add_parser(subparsers: _Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segment one volume, or those of a table."""
-    prompt = args.roi or args.box or args.slice_box
-    single = {"--volume": args.volume, "--output": args.output, "--roi, --box or --slice-box": prompt}
+    prompt = args.roi or args.box or args.slice_box or args.line
+    single = {"--volume": args.volume, "--output": args.output, "--roi, --box, --slice-box or --line": prompt}
     optional = {"--name": args.name, "--snapshot": args.snapshot, "--json": args.json}
     if args.batch:
         from MedSAMSlicerLib.cli.batch import run_batch
@@ -105,8 +114,10 @@ def run(args: argparse.Namespace) -> int:
         return run_batch(args)
     if missing := [option for option, value in single.items() if not value]:
         args.wrong_usage(f"the following arguments are required: {', '.join(missing)}")
-    if args.limit is not None and not args.slice_box:
-        args.wrong_usage("--limit says how far a structure is followed from a --slice-box: give one, or leave it out")
+    if args.limit is not None and not (args.slice_box or args.line):
+        args.wrong_usage(
+            "--limit says how far a structure is followed from a --slice-box or --line: give one, or leave it out"
+        )
     check_arguments(args)
     check_files({"": args})
     from MedSAMSlicerLib.loading import load_predictor
@@ -141,6 +152,8 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
             Structure.of_slice(node, index, box, args.axis, name)
             for (index, *box), name in zip(numbers, names, strict=True)
         ]
+    elif args.line:
+        structures = _structures_of_lines([headless.load_line(path) for path in args.line], args.name, node)
     else:
         rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
         for roi, name in zip(rois, args.name, strict=False):
@@ -247,7 +260,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--slice-box takes five numbers for every box, K X0 Y0 X1 Y1, but {len(args.slice_box)} were given."
         )
-    count = len(args.roi or []) or len(args.box or []) // 6 or len(args.slice_box) // 5
+    count = len(args.roi or []) or len(args.box or []) // 6 or len(args.slice_box or []) // 5
+    count = count or len(args.line or [])
     if len(args.name) > count:
         raise ValueError(f"There are {len(args.name)} names for {count} boxes.")
     for what, path in outputs_of(args).items():
@@ -264,6 +278,8 @@ def check_files(runs: Mapping[str, argparse.Namespace]) -> None:
         files.reads(f"volume{which}", args.volume)
         for path in args.roi or ():
             files.reads(f"ROI{which}", path)
+        for path in args.line or ():
+            files.reads(f"line{which}", path)
         files.reads_model("model", args.model)
     for which, args in runs.items():
         for what, path in outputs_of(args).items():
@@ -274,6 +290,19 @@ def outputs_of(args: argparse.Namespace) -> dict[str, Path]:
     """List what a run writes, as it is called in messages, and where."""
     paths = {"output": args.output, "snapshot": args.snapshot, "JSON file": args.json if args.json != "-" else None}
     return {what: Path(path) for what, path in paths.items() if path is not None}
+
+
+def _structures_of_lines(lines: list[Any], names: list[str], node: Any) -> list[Any]:
+    """Make a structure of every lesion that was measured with lines; the first ones get the names that were given."""
+    from dataclasses import replace
+
+    from MedSAMSlicerLib.mrml.diameters import diameters, structure_of_diameter
+
+    found = diameters(lines, node)
+    if len(names) > len(found):
+        raise ValueError(f"There are {len(names)} names for {len(found)} lesions: lines that cross are one lesion.")
+    named = [replace(each, name=name) for each, name in zip(found, names, strict=False)]
+    return [structure_of_diameter(each, node) for each in (*named, *found[len(named) :])]
 
 
 def _add_boxes(headless: Any, volume: Volume, numbers: list[int]) -> list[Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 # Before VTK opens a window: Linux may have no X server, and needs none. macOS and Windows have no EGL and do without.
@@ -94,27 +95,29 @@ class HeadlessScene:
 
         :raises FileError: if there is no such file, or it holds no ROI.
         """
-        roi = self._load_markup(path, "ROI", slicer.vtkMRMLMarkupsROIJsonStorageNode())
-        if roi is None or not _is_a_box(roi):
-            self.scene.RemoveNode(roi)
-            raise FileError(f"Slicer can't read the ROI in {path} (its center, size and orientation): save it again.")
-        return roi
+        storage = slicer.vtkMRMLMarkupsROIJsonStorageNode()
+        return self._load_markup(path, "ROI", storage, _is_a_box, "its center, size and orientation")
 
     def load_line(self, path: Path) -> slicer.vtkMRMLMarkupsLineNode:
         """Load a line that Slicer saved as ``.mrk.json``, named after its file.
 
         :raises FileError: if there is no such file, or it holds no line.
         """
-        line = self._load_markup(path, "Line", slicer.vtkMRMLMarkupsJsonStorageNode())
-        if line is None or line.GetNumberOfDefinedControlPoints() != 2:
-            self.scene.RemoveNode(line)
-            raise FileError(f"Slicer can't read the line in {path} (its two points): save it again.")
-        return line
+        storage = slicer.vtkMRMLMarkupsJsonStorageNode()
+        return self._load_markup(path, "Line", storage, _has_two_ends, "its two points")
 
     def _load_markup(
-        self, path: Path, kind: str, storage: slicer.vtkMRMLStorageNode
-    ) -> slicer.vtkMRMLMarkupsNode | None:
-        """Load the one node of a kind ("ROI", "Line") that a file holds; None if Slicer can't."""
+        self,
+        path: Path,
+        kind: str,
+        storage: slicer.vtkMRMLStorageNode,
+        whole: Callable[[slicer.vtkMRMLMarkupsNode], bool],
+        parts: str,
+    ) -> slicer.vtkMRMLMarkupsNode:
+        """Load the one node of a kind ("ROI", "Line") that a file holds.
+
+        :param whole: tells whether a node has all that it needs; ``parts`` names that.
+        """
         try:
             text = path.read_text(encoding="utf-8-sig")
             kinds = [str(markup["type"]) for markup in json.loads(text)["markups"]]
@@ -137,12 +140,18 @@ class HeadlessScene:
             storage.SetFileName(str(copy))
             read = storage.ReadData(node)
         self.scene.RemoveNode(storage)
-        if not read:
+        if not read or not whole(node):
             self.scene.RemoveNode(node)
-            return None
+            raise FileError(f"Slicer can't read the {kind} in {path} ({parts}): save it again.")
         node.SetName(stem(path))
         node.CreateDefaultDisplayNodes()
         return node
+
+
+def _has_two_ends(line: slicer.vtkMRMLMarkupsLineNode) -> bool:
+    """Tell whether a line has both of its ends, at places that are finite."""
+    ends = [line.GetNthControlPointPositionWorld(n) for n in range(line.GetNumberOfDefinedControlPoints())]
+    return len(ends) == 2 and bool(np.isfinite(ends).all())
 
 
 def _is_a_box(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
