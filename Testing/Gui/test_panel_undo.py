@@ -69,7 +69,7 @@ def test_a_segment_drawn_in_the_segment_editor_after_the_run_stays(gui, user, ed
     user.press("undoButton")
     assert user.segments == ["hand"]
     np.testing.assert_array_equal(user.mask(), box_mask(volume_node, *DRAWN))
-    assert (tip, user.ui.statusLabel.text) == ("Take back: lesion.", "Undone: lesion.")
+    assert (tip, user.ui.statusLabel.text) == ("Take back: lesion. (Shift+Z)", "Undone: lesion.")
     user.press("redoButton")
     assert user.segments == ["hand", "lesion"]
     assert user.ui.statusLabel.text == "Brought back: lesion."
