@@ -152,7 +152,6 @@ def test_a_segment_keeps_out_of_the_others_if_that_is_asked_for(
     logic.segmentROI(volume_node, roi_node, segmentation_node, made, keepOut=True)
     np.testing.assert_array_equal(segment_mask(segmentation_node, made, volume_node), whole & ~held)
     logic.undo(segmentation_node)
-    logic.undo(segmentation_node)
     assert names(segmentation_node) == ["other"]
     overlapping = logic.segmentROI(volume_node, roi_node, segmentation_node)
     np.testing.assert_array_equal(segment_mask(segmentation_node, overlapping, volume_node), whole)

@@ -248,13 +248,23 @@ class MedSAMSlicerPanelTest(unittest.TestCase):
         self.add_box()
         self.segment()
         held = self.mask()
-        self.widget.panel.ui.keepOutCheckBox.click()
+        ui = self.widget.panel.ui
+        ui.boxesTable.item(0, 0).setCheckState(qt.Qt.Unchecked)
+        ui.keepOutCheckBox.click()
+        self.run_events()
+        larger = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "larger")
+        larger.SetCenter(12.0, 10.0, 4.5)
+        larger.SetSize(20.0, 14.0, 8.0)
+        self.run_events()
+        ui.boxesTable.item(1, 0).setCheckState(qt.Qt.Checked)
+        self.run_events()
+        self.segment()
         segmentation = self.parameters.segmentation
-        larger = self.widget.logic.segmentBox(self.volume, (3, 4, 1), (22, 17, 8), segmentation, keepOut=True)
-        made = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, larger, self.volume) != 0
-        self.assertFalse((made & held).any())
+        second = segmentation.GetSegmentation().GetNthSegmentID(1)
+        made = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, second, self.volume) != 0
         self.assertTrue(made.any())
-        self.assertTrue(self.widget.logic.getParameterNode().keepOut)
+        self.assertFalse((made & held).any())
+        np.testing.assert_array_equal(self.mask(), held)
 
     def test_the_depth_of_a_box_is_switched_in_the_table(self):
         self.add_block()
