@@ -1,14 +1,15 @@
-"""Make the README's pictures of the module in use: real widgets, real views, LiteMedSAM on the sample CT.
+"""Make all pictures of README and Docs: LiteMedSAM on the samples, by the demo, the module and the effect.
 
 The panel is drawn by Qt with stand-ins for the widgets of Slicer and CTK, so that it looks a little different in Slicer
 itself. In the environment of the tests, with weights and samples in the store:
 
-    python Testing/screenshots.py [--output Screenshots]
+    python Testing/screenshots.py [--output Docs/Screenshots]
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "Med
 
 import slicer_gui.views
 from effect_editor import EffectEditor
+from MedSAMSlicerLib.cli.main import main as medsam_slicer
 from MedSAMSlicerLib.headless.snapshot import write_png
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.mrml.boxes import key_slices_of, structure_boxes
@@ -131,7 +133,7 @@ def effect_picture(gui: Gui, monkeypatch: pytest.MonkeyPatch, volume: Volume, ex
 def main() -> None:
     """Write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "Screenshots")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "Docs" / "Screenshots")
     args = parser.parse_args()
     volume = read_volume(sample_path("example_ct_sm.nii.gz"))
     expert = read_volume(sample_path("example_seg.nii.gz")).voxels
@@ -145,6 +147,11 @@ def main() -> None:
             gui = Gui(Path(folder) / "Slicer.ini", monkeypatch)
             write_png(args.output / name, draw(gui, monkeypatch))
             gui.close()
+    with tempfile.TemporaryDirectory() as folder:
+        if medsam_slicer(["demo", "--yes", "--output", folder]):
+            sys.exit("The demo has failed.")
+        for name in ("ct.png", "mr.png"):
+            shutil.copy(Path(folder) / name, args.output / name)
 
 
 if __name__ == "__main__":

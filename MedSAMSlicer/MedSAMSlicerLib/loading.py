@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,11 @@ def load_predictor(model: str = "lite", device: str = "auto", store: WeightsStor
     :raises ValueError: if there is no model of this name and no such file, or the checkpoint or the device is wrong.
     :raises ModuleNotFoundError: if PyTorch is not installed.
     """
-    network = load_model(model, store)
+    return predictor_of(load_model(model, store), device)
+
+
+def predictor_of(network: Network, device: str = "auto") -> Predictor:
+    """Make a predictor of a model, which takes it over; see `load_predictor`."""
     from MedSAMSlicerLib.inference.predictor import Predictor
     from MedSAMSlicerLib.inference.tracking_predictor import TrackingPredictor
     from MedSAMSlicerLib.model import MedSAM2
@@ -46,6 +49,9 @@ def load_model(model: str = "lite", store: WeightsStore | None = None) -> Networ
     network = _load(path, store, known.architecture if known is not None else None)
     if known is not None:
         network.preprocessing = known.preprocessing
+    # (The name of a file, not its path, which may tell who works where.)
+    name = known.name if known is not None else path.name
+    network.source = {"Model": name, "ModelSHA256": store.checksum(path) or sha256_of(path), **network.source}
     return network
 
 
@@ -77,7 +83,15 @@ def _load(path: Path, store: WeightsStore, architecture: str | None) -> Network:
             "install it; elsewhere run: pip install torch",
             name="torch",
         ) from error
-    return load_checkpoint(path, partial(_base_of, path, store), architecture)
+    bases: dict[str, str] = {}
+
+    def find_base(name: str, sha256: str) -> Path:
+        bases.update(Base=Path(name).name, BaseSHA256=sha256)
+        return _base_of(path, store, name, sha256)
+
+    network = load_checkpoint(path, find_base, architecture)
+    network.source = bases
+    return network
 
 
 def find_weights(model: str, store: WeightsStore) -> tuple[Path, Weights | None]:

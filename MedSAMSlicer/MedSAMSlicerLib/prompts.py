@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,11 @@ class Box:
     y1: float
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(value) for value in astuple(self)):
-            raise ValueError(f"The box {astuple(self)} has a coordinate that is not a finite number.")
+        # Thousands are made while a structure is followed: `dataclasses.astuple` would copy each number deeply.
+        sides = (self.x0, self.y0, self.x1, self.y1)
+        if not all(map(math.isfinite, sides)):
+            raise ValueError(f"The box {sides} has a coordinate that is not a finite number.")
         if self.x1 < self.x0 or self.y1 < self.y0:
             raise ValueError(
-                f"The box {astuple(self)} is inverted: give x0 <= x1 and y0 <= y1 (x0, y0 is the corner at the origin)."
+                f"The box {sides} is inverted: give x0 <= x1 and y0 <= y1 (x0, y0 is the corner at the origin)."
             )

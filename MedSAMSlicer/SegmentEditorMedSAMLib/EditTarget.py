@@ -18,6 +18,7 @@ class EditTarget:
     """
 
     def __init__(self, scriptedEffect):
+        from MedSAMSlicerLib.mrml.provenance import VoxelsDigest
         from MedSAMSlicerLib.mrml.transforms import node_to_world, numpy_from_matrix
 
         self._effect = scriptedEffect
@@ -28,6 +29,7 @@ class EditTarget:
         image = scriptedEffect.sourceVolumeImageData()
         self.voxels = _voxelsOf(image)
         self.voxels.flags.writeable = False
+        self.digest = VoxelsDigest(image.GetPointData().GetScalars(), self.voxels)
         self.spacing = image.GetSpacing()
         self.rasToVoxel = np.linalg.inv(
             node_to_world(self.segmentationNode)
@@ -39,6 +41,13 @@ class EditTarget:
     def dimensions(self):
         """Return the number of voxels, IJK order."""
         return self.voxels.shape[::-1]
+
+    def isVolumesOwn(self):
+        """Return whether the voxels are those of the volume itself, in the same order: not resampled."""
+        from MedSAMSlicerLib.mrml.volumes import dimensions, ijk_to_world
+
+        sameSize = tuple(dimensions(self.volumeNode)) == self.dimensions
+        return sameSize and np.allclose(self.rasToVoxel @ ijk_to_world(self.volumeNode), np.eye(4), atol=1e-3)
 
     def isCurrent(self):
         """Return whether the same segment is selected, and the volume's voxels and place are what they were."""
@@ -67,6 +76,18 @@ class EditTarget:
         labelmap.Modified()
         self._effect.saveStateForUndo()
         self._effect.modifySelectedSegmentByLabelmap(labelmap, modificationMode)
+
+    def told(self):
+        """Return what the segment tells of its origin, see `MedSAMSlicerLib.volume.provenance.FIELDS`."""
+        from MedSAMSlicerLib.mrml.provenance import read_fields
+
+        return read_fields(self.segmentationNode.GetSegmentation().GetSegment(self.segmentID))
+
+    def tell(self, fields):
+        """Let the segment tell its origin, in the step of undo of `write`, which has just been called."""
+        from MedSAMSlicerLib.mrml.provenance import write_fields
+
+        write_fields(self.segmentationNode.GetSegmentation().GetSegment(self.segmentID), fields)
 
     def _currentState(self):
         """Return all that must stay as it is, the nodes first; None where something is missing."""

@@ -33,7 +33,11 @@ class Proposal:
         self.propagated = False
         # What the user should know of the range beyond its masks, an Outcome of `MedSAMSlicerLib.volume.steps`.
         self.outcome = None
+        # What the segment told of its origin before the proposal was first accepted.
+        self.earlier = None
+        self._source, self._propagation = {}, ""
         self._stack = None
+        self._reach, self._boxed = None, False
         # The slices, (axis, index), in which the mask may not be empty.
         self._shown = set()
         # Slice index -> final mask: those of the last range, and those of the one on its way.
@@ -82,8 +86,17 @@ class Proposal:
         from MedSAMSlicerLib.volume.segmentation import segment_structure
 
         stack = self._stackAlong(keys[0].axis)
+        self._reach, self._boxed = reach, bool(boxes)
         # (Read only after the last slice has come.)
         self._comingOutcome = yield from segment_structure(stack, boxes, predictor, cache, keys, reach=reach)
+
+    def know(self, predictor):
+        """Keep what is told of the model and the volume later on; called in the thread, as it reads all voxels."""
+        from MedSAMSlicerLib.mrml.provenance import source_of
+        from MedSAMSlicerLib.volume.propagation import AUTO, propagation_for
+
+        self._source, self._propagation = source_of(predictor), propagation_for(AUTO, predictor)
+        self.target.digest.sha256()
 
     def takeSlice(self, key, result):
         """Show the slice of one box."""
@@ -153,6 +166,34 @@ class Proposal:
             self.add(KeySlice(self.axis, index, mask=painted.copy()))
             slice_of(before, self.axis, index)[:] = painted
         self._before = np.packbits(before)
+
+    def origin(self, reservation):
+        """Tell where the mask comes from, see `MedSAMSlicerLib.volume.provenance.run_fields`."""
+        from MedSAMSlicerLib.volume.provenance import Prompts, run_fields, volume_text
+        from MedSAMSlicerLib.volume.review import review
+
+        target, values = self.target, self._stack.range
+        own = target.isVolumesOwn()
+        start, corrections = (self.keys[0], self.keys[1:]) if self.propagated else (None, self.keys)
+        if not reservation and self._boxed:
+            reservation = "It was looked for from end to end of an ROI."
+        if not reservation and not own:
+            reservation = "It was made on the segmentation's own voxels, not the volume's."
+        return run_fields(
+            self._source,
+            Prompts(
+                axis="ijk"[self.axis],
+                start=start,
+                key_slices=corrections,
+                limit=self._reach,
+                space="IJK" if own else "IJK of the segmentation",
+            ),
+            volume=volume_text(target.dimensions, target.spacing, target.digest.sha256()),
+            window=f"{self.window} ({values.lower:g} to {values.upper:g})",
+            propagation=self._propagation,
+            review=review(self.axis, self._final.values()),
+            reservation=reservation,
+        )
 
     def _unpacked(self, bits):
         return np.unpackbits(bits, count=self.mask.size).reshape(self.mask.shape).astype(bool)

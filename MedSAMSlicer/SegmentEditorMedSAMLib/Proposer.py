@@ -151,8 +151,13 @@ class Proposer:
             proposal.begin()
 
         def compute(job):
+            from MedSAMSlicerLib.inference.enduring_predictor import EnduringPredictor
+
+            def load(instead):
+                return logic.loadPredictor(device=instead)
+
             try:
-                predictor = Stoppable(logic.loadPredictor(), job)
+                predictor = Stoppable(EnduringPredictor(load, logic.session.cache.clear, job.post), job)
             except (RuntimeError, ImportError, OSError) as error:
                 raise _NoModelError(str(error)) from error
             if key is not None:
@@ -160,9 +165,12 @@ class Proposer:
             if wholeRange:
                 for result in proposal.computeRange(keys, boxes, reach, predictor, logic.session.cache):
                     yield None, result
+            proposal.know(predictor)
 
         def take(step):
-            if job is self._job and self.dropIfOutdated():
+            if job is self._job and isinstance(step, str):
+                self._tell(step)
+            elif job is self._job and self.dropIfOutdated():
                 self._take(*step, done, len(boxes))
 
         def end(error):
@@ -233,7 +241,9 @@ class Proposer:
     def _write(self):
         proposal, mode = self.proposal, self._options.mode
         # What corrections and single slices have to know.
-        before = proposal.target.segmentVoxels() if proposal.propagated or mode == SET else None
+        before = proposal.target.segmentVoxels()
+        if proposal.earlier is None:
+            proposal.earlier = proposal.target.told()
         modes = slicer.qSlicerSegmentEditorAbstractEffect
         if mode == SUBTRACT:
             proposal.target.write(proposal.mask, modes.ModificationModeRemove)
@@ -246,12 +256,38 @@ class Proposer:
             proposal.target.write(proposal.base | (proposal.mask != 0), modes.ModificationModeSet)
         else:
             proposal.target.write(proposal.mask, modes.ModificationModeAdd)
+        after = proposal.target.segmentVoxels()
+        self._tellOrigin(proposal, mode, before, after)
         self.proposal = self._accepted = None
         if proposal.propagated and mode != SUBTRACT:
-            proposal.remember(before, proposal.target.segmentVoxels())
+            proposal.remember(before, after)
             self._accepted = proposal
         self._changed()
         self._tell(" ".join([_("Written to the segment."), *_told(proposal), _("Undo takes it back.")]))
+
+    def _tellOrigin(self, proposal, mode, before, after):
+        """Let the segment tell where what was written comes from, and what it was added to.
+
+        :param before: what the segment held, bool (K, J, I); what it holds now is ``after``.
+        """
+        from MedSAMSlicerLib.volume.provenance import added_to
+
+        if np.array_equal(before, after):
+            return
+        held = proposal.base if proposal.base is not None else before
+        replaces = proposal.propagated and (mode == SET or (mode == ADD and not held.any()))
+        if mode == SUBTRACT:
+            reservation = "It was taken away from what the segment held."
+        elif not proposal.propagated:
+            reservation = "Single slices of the segment were made so."
+        elif not replaces:
+            reservation = "It was added to what the segment held."
+        elif np.array_equal(after, proposal.mask != 0):
+            reservation = ""
+        else:
+            reservation = "The Segment Editor's masking has cut it."
+        fields = proposal.origin(reservation)
+        proposal.target.tell(fields if replaces else added_to(proposal.earlier, fields))
 
 
 def _told(proposal):

@@ -28,7 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "MedSAMSlicer")]
 
 from Benchmarks.cases import labelled_cases
-from Benchmarks.machine import describe, matrix_rate, seconds
+from Benchmarks.machine import describe
+from MedSAMSlicerLib.benchmark.machine import matrix_rate, seconds
 from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.inference.tracking_predictor import TrackingPredictor
 from MedSAMSlicerLib.model import Network, build_model, load_checkpoint

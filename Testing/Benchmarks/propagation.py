@@ -32,7 +32,7 @@ from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.store.folder import replacing, store_folder
 from MedSAMSlicerLib.volume import candidates, path
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Slice
 from MedSAMSlicerLib.volume.extent import propagate_until_end
 from MedSAMSlicerLib.volume.geometry import bounding_box, roi_boxes, voxel_box_corners
 from MedSAMSlicerLib.volume.key_slices import KeySlice
@@ -61,8 +61,9 @@ class StoredEmbeddings(EmbeddingCache):
         super().__init__(budget=0, mask_budget=mask_budget)
         self._folder = folder
 
-    def embedding(self, encoder: Predictor, image: np.ndarray) -> Embedding:
+    def embedding(self, encoder: Predictor, image: np.ndarray | Slice) -> Embedding:
         """Read the embedding of a slice, or encode it and write it."""
+        image = image.pixels() if isinstance(image, Slice) else image
         path = self._folder / f"{self.key(encoder, image).hex()}.npy"
         if not path.is_file():
             tensor = encoder.encode(image).tensor

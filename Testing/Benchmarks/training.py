@@ -118,10 +118,10 @@ def ours(base: MedSAM, samples: Samples, folder: Path) -> Callable[[], object]:
             embeddings.keep(samples.image(samples.draw(0, 0, outline)))
     team = Team(0, 1, torch.device("cpu"))
     loop = Loop(
-        trainee, samples, None, team, embeddings=embeddings, workers=0,
+        trainee, [samples], None, team, embeddings=embeddings, workers=0,
         tell=lambda progress: None, keep=lambda *arguments: None,
     )  # fmt: skip
-    return loop._train_epoch
+    return lambda: loop._train_epoch(0)
 
 
 def load_copy(model: MedSAM) -> MedSAM:

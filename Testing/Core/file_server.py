@@ -102,6 +102,11 @@ class FileServer:
                 else:
                     self.wfile.write(body)
 
+            def do_CONNECT(self) -> None:
+                """Refuse a tunnel, as a proxy that knows no other host, but remember that it was asked for."""
+                outer.requests.append(SeenRequest(f"CONNECT {self.path}", None, self.headers.get("Authorization")))
+                self.send_error(403)
+
             def log_message(self, format: str, *args: object) -> None:
                 """Keep the test's output clean."""
 

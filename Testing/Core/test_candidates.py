@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from box_predictor import Scripted, numbered_stack
 from MedSAMSlicerLib.inference.recipes import RECIPES
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, outline, smaller_boxes
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, grown, outline, packed, smaller_boxes
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.steps import Boxes
 
@@ -228,7 +230,29 @@ def test_dice_of_all_masks_with_all_others():
     whole, half, other, empty = (
         probability_of(place) > 0 for place in (np.s_[0:4, 0:4], np.s_[0:2, 0:4], np.s_[8:9, 8:9], np.s_[0:0])
     )
-    found = dice(np.stack([whole, half]), np.stack([whole, half, other, empty]))
+    found = dice(packed(np.stack([whole, half])), packed(np.stack([whole, half, other, empty])))
     np.testing.assert_allclose(found, [[1, 16 / 24, 0, 0], [16 / 24, 1, 0, 0]], rtol=1e-6)
     # Two empty masks do not agree on anything.
-    assert dice(empty[None], empty[None]).tolist() == [[0]]
+    assert dice(packed(empty[None]), packed(empty[None])).tolist() == [[0]]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_masks_grow_to_the_four_neighbors_and_not_around_the_border(steps):
+    masks = np.random.default_rng(steps).random((2, 3, 7, 9)) > 0.9
+    masks[0, 0], masks[0, 0, 3, -1], masks[1, 2, -1, 4] = False, True, True
+    expected = masks
+    for _ in range(steps):
+        wider = np.pad(expected, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        sides = (wider[..., 2:, 1:-1], wider[..., :-2, 1:-1], wider[..., 1:-1, 2:], wider[..., 1:-1, :-2])
+        expected = expected | sides[0] | sides[1] | sides[2] | sides[3]
+    np.testing.assert_array_equal(grown(masks, steps), expected)
+
+
+def test_masks_that_were_seen_are_still_seen_in_what_is_joined_or_made_better():
+    decoder = a_decoder(GRAY, [probability_of(ORGAN), probability_of(np.s_[10:14, 12:16], 0.6)])
+    first, second = (decoder.decode(1, [prompt]) for prompt in PROMPTS[:2])
+    assert (first + second.better_by(0.5)).packed == packed(first.masks) + packed(second.masks)
+    # Another set of probabilities has masks of its own.
+    nothing = replace(first, probabilities=first.probabilities * 0)
+    assert not nothing.masks.any()
+    assert nothing.packed == [0]

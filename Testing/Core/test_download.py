@@ -234,7 +234,6 @@ def test_download_that_the_user_cancels_keeps_its_part(server: FileServer, targe
     assert target.read_bytes() == CONTENT
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a process's files")
 def test_a_full_disk_is_named_and_the_download_continues_when_there_is_room(server: FileServer, target: Path) -> None:
     address = server.serve("/f", CONTENT)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"

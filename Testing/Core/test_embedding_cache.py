@@ -9,7 +9,7 @@ import pytest
 
 from box_predictor import FilledBoxes
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Slice, Window
 
 
 @dataclass(frozen=True)
@@ -266,3 +266,37 @@ def test_a_cleared_cache_decodes_again(decoder):
     cache.clear()
     cache.prediction(decoder, a_slice(1), [A])
     assert decoder.decoded == [[A], [A]]
+
+
+def test_a_slice_that_is_asked_for_again_is_not_made_again(decoder):
+    cache, made = EmbeddingCache(), []
+
+    def view() -> np.ndarray:
+        made.append(1)
+        return a_slice(1)
+
+    seen = Slice(decoder, view)
+    whole = np.s_[0:4, 0:6]
+    first, _ = cache.prediction(decoder, seen, [A], whole)
+    # To know it, and to encode it.
+    assert len(made) == 2
+    again, _ = cache.prediction(decoder, seen, [A, B], whole)
+    cache.embedding(decoder, seen)
+    assert len(made) == 2
+    assert decoder.encoded == [1]
+    np.testing.assert_array_equal(again, cache.prediction(Decoder(), a_slice(1), [A, B])[0])
+    np.testing.assert_array_equal(again[:1], first)
+
+
+def test_what_was_computed_of_voxels_that_have_changed_is_not_taken_for_the_old_ones(decoder):
+    cache, voxels = EmbeddingCache(), a_slice(1)
+    seen = Slice(decoder, voxels.copy)
+    whole = np.s_[0:4, 0:6]
+    old_key = seen.key()
+    voxels[:] = 2
+    changed, _ = cache.prediction(decoder, seen, [A], whole)
+    assert seen.key() != old_key
+    np.testing.assert_array_equal(changed, EmbeddingCache().prediction(Decoder(), a_slice(2), [A])[0])
+    np.testing.assert_array_equal(
+        cache.prediction(decoder, a_slice(1), [A])[0], EmbeddingCache().prediction(Decoder(), a_slice(1), [A])[0]
+    )

@@ -313,7 +313,8 @@ def models(tmp_path: Path) -> tuple[str, str]:
     with torch.no_grad():
         for parameter in model.mask_decoder.parameters():
             parameter += 0.01
-    save_checkpoint(model, tmp_path / "tuned.pth", base={"name": str(tmp_path / "base.pth")}, seed=7)
+    card = {"base": {"name": str(tmp_path / "base.pth")}, "seed": 7, "validation": {"seconds": 0.5}}
+    save_checkpoint(model, tmp_path / "tuned.pth", **card)
     return str(tmp_path / "base.pth"), str(tmp_path / "tuned.pth")
 
 
@@ -331,6 +332,20 @@ def test_the_command_writes_page_and_figures_and_prints_the_verdict(site, models
     (test,) = (case.id for case in site.cases if case.split == "test")
     assert {result["case_id"] for result in content["results"]} == {test}
     assert "Training loss" in output.read_text(encoding="utf-8")
+
+
+def test_a_specialist_is_trained_for_as_long_as_the_model_was_and_shown_beside_it(site, models, tmp_path, capfd):
+    output = tmp_path / "liver.html"
+    report = ["report", "--data", str(site.folder), "--model", models[1], "--device", "cpu", "--output", str(output)]
+    assert main([*report, "--specialist"]) == 0
+    content = json.loads(output.with_suffix(".json").read_text())["specialist"]
+    (test,) = (case.id for case in site.cases if case.split == "test")
+    (result,) = content["results"]
+    assert (result["case_id"], result["label"]) == (test, "liver")
+    assert 0.5 <= content["seconds"] < 30
+    text = f"A small U-Net, trained on the same cases for {content['seconds'] / 60:.1f} minutes and given no box: Dice "
+    assert f"{text}{result['dice']:.3f} on the same patients; tuned.pth " in capfd.readouterr().out
+    assert text in output.read_text(encoding="utf-8")
 
 
 def error_of(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> str:

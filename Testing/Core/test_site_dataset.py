@@ -336,7 +336,6 @@ def die_while_adding(folder: Path, place: str) -> None:
     SiteDataset.open(folder).add(*case_of(2), patient=None)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("place", ["labels", "index"])
 def test_an_addition_that_is_killed_leaves_the_cases_that_were_there_and_the_next_one_succeeds(dataset, place):
     first = dataset.add(*case_of(1), patient=None)

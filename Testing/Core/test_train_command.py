@@ -30,7 +30,8 @@ def test_the_command_writes_the_model_its_figures_and_the_official_layout(option
     official, figures = tmp_path / "official.pth", tmp_path / "figures.json"
     assert main([*options, f"--official={official}", f"--json={figures}"]) == 0
     errors = capsys.readouterr().err
-    assert "Dice on the validation cases: 0.000 to" in errors
+    assert "Dice on 3 patients, each left out of training in turn: 0.000 to" in errors
+    assert "Expected gain: +" in errors
     assert "100 %" not in errors.split("Training")[0]
     outcome = json.loads(figures.read_text())
     assert outcome["output"] == str(tmp_path / "tuned.pth")
@@ -75,6 +76,9 @@ def test_the_base_of_the_base_is_not_written_over(options, tmp_path, capsys):
     assert main([*options, "--depth=adapter", f"--output={adapter}", "--epochs=1"]) == 0
     before = (tmp_path / "base.pth").read_bytes()
     assert main([*options, f"--base={adapter}", f"--output={tmp_path / 'base.pth'}"]) == 1
+    assert "base.pth that is trained from: give it another path" in capsys.readouterr().err
+    official = f"--official={tmp_path / 'base.pth'}"
+    assert main([*options, f"--base={adapter}", f"--output={tmp_path / 'new.pth'}", official, "--epochs=1"]) == 1
     assert "base.pth that is trained from: give it another path" in capsys.readouterr().err
     assert (tmp_path / "base.pth").read_bytes() == before
 

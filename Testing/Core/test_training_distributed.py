@@ -16,7 +16,6 @@ from made_up_site import job_in
 from MedSAMSlicerLib.training.fine_tuning import fine_tune
 
 SOURCES = Path(__file__).resolve().parents[2] / "MedSAMSlicer"
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="PyTorch's Gloo on Windows needs a file to meet at")
 
 
 def log_of(run: Path) -> list[dict]:
@@ -32,10 +31,15 @@ def start_two(folder: Path) -> subprocess.Popen:
         "embeddings": folder / "embeddings of two",
     }  # fmt: skip
     arguments = [f"--{name}={value}" for name, value in options.items()]
+    return launched(folder, "-m", "MedSAMSlicerLib.training", *arguments)
+
+
+def launched(folder: Path, *program: str) -> subprocess.Popen:
+    """Start two processes of a program as torchrun does."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {"PYTHONPATH": str(SOURCES), "MEDSAM_SLICER_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*launcher, "-m", "MedSAMSlicerLib.training", *arguments],
+        [*launcher, *program],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -55,9 +59,38 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch_even_if
     second = start_two(tmp_path)
     output, _ = second.communicate(timeout=120)
     assert second.returncode == 0, output
-    assert output.count("Dice on the validation cases") == 1
+    assert output.count("Dice on 3 patients, each left out of training in turn") == 1
     one, two = log_of(tmp_path / "tuned.run"), log_of(tmp_path / "two.run")
     for key in ("train_loss", "validation_dice", "validation_slice_dice"):
         assert [row[key] for row in two] == pytest.approx([row[key] for row in one], abs=2e-3), key
     ours, theirs = (torch.load(tmp_path / name, weights_only=True)["model"] for name in ("tuned.pth", "two.pth"))
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Only Linux names a process's threads")
+def test_processes_that_averaged_gradients_end_their_threads_before_the_interpreter_does(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import sys
+from pathlib import Path
+import torch
+from MedSAMSlicerLib.training.distributed import joined
+
+def exchanging():
+    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+
+parameter = torch.nn.Parameter(torch.zeros(2))
+unused = torch.nn.Parameter(torch.zeros(1))
+with joined("cpu") as team:
+    (parameter * torch.tensor([1.0, 2.0 * team.rank])).sum().backward()
+    team.average([parameter, unused])
+    during = exchanging()
+sys.stdout.write(f"{during > 0} {exchanging()} {parameter.grad.tolist()} {unused.grad.tolist()}\\n")
+"""
+    )
+    process = launched(tmp_path, str(program))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    # A thread that lets go of a tensor while the interpreter ends aborts the process.
+    assert output.count("True 0 [1.0, 1.0] [0.0]") == 2, output

@@ -44,7 +44,8 @@ def inverted_site(tmp_path: Path, samples: dict[str, Path]) -> SiteDataset:
 def test_a_few_steps_on_a_real_ct_lower_the_loss_and_the_file_gives_the_validated_masks(
     inverted_site, tmp_path, lite_weights
 ):
-    recipe = Recipe(epochs=2, batch=2, samples_per_epoch=4, variants=1, validated_structures=1, learning_rate=3e-4)
+    steps = {"epochs": 2, "batch": 2, "samples_per_epoch": 4, "variants": 1, "learning_rate": 3e-4}
+    recipe = Recipe(**steps, validated_structures=1, left_out_below=0, strengths=(1.0,))
     job = Job(
         tmp_path / "site", tmp_path / "site.pth", recipe, device="cpu",
         embeddings=tmp_path / "embeddings", samples=tmp_path / "none",
@@ -60,7 +61,7 @@ def test_a_few_steps_on_a_real_ct_lower_the_loss_and_the_file_gives_the_validate
     state = torch.load(tmp_path / "site.run" / "state.pt", weights_only=True)
     if tuned.model.metadata["validation"]["epoch"] == state["epoch"]:
         weights = torch.load(best, weights_only=True)["model"]
-        for name, tensor in state["trained"].items():
+        for name, tensor in state["folds"][0]["trained"].items():
             assert torch.equal(weights[name.removeprefix("model.")], tensor)
     image = np.random.default_rng(2).integers(0, 255, (80, 90), dtype=np.uint8)
     base = load_predictor("lite", "cpu")

@@ -34,6 +34,7 @@ def objection(
     cases: list[LoadedCase],
     monkeypatch: pytest.MonkeyPatch,
     *,
+    scores: tuple[float, float] = (0.7, 0.7),
     strengths: tuple[float, float] = (0.8, 0.8),
     slice_strengths: tuple[float, float] = (0.8, 0.8),
     responses: tuple[BoxResponse, BoxResponse] = (BoxResponse(0.6, 0.5), BoxResponse(0.6, 0.5)),
@@ -44,12 +45,20 @@ def objection(
     monkeypatch.setattr(Validation, "scored", lambda self, model, structures: next(figures))
     monkeypatch.setattr(validation_module, "box_response", lambda *arguments: next(answers))
     recipe = Recipe(guard_tolerance=0.05, least_response=0.5)
-    return Validation(cases, build_model("tiny"), recipe, ALONE, cases[:1], None).objection(build_model("tiny"))
+    validation = Validation([cases], build_model("tiny"), recipe, ALONE, cases[:1], None)
+    validation.before = {"patients": {"P0001": 0.6, "P0002": 0.7}}
+    measured = {"patients": dict(zip(("P0001", "P0002"), scores, strict=True))}
+    return validation.objection(measured, build_model("tiny"))
 
 
 def test_a_model_that_is_as_good_as_its_base_is_accepted(cases, monkeypatch):
     assert objection(cases, monkeypatch) == ""
     assert objection(cases, monkeypatch, strengths=(0.76, 0.8)) == ""
+
+
+def test_a_model_that_loses_on_one_patient_is_refused_however_much_the_others_gain(cases, monkeypatch):
+    assert objection(cases, monkeypatch, scores=(0.9, 0.685)) == ""
+    assert objection(cases, monkeypatch, scores=(0.9, 0.675)) == "loses on P0002: score 0.675, base model 0.700"
 
 
 def test_a_model_that_has_forgotten_more_than_the_tolerance_from_either_kind_of_box_is_refused(cases, monkeypatch):
@@ -95,7 +104,8 @@ def test_the_base_model_is_good_at_the_organs_of_the_sample_cases_from_both_kind
     middle = int(known[0].labels["left kidney"].sum(axis=(1, 2)).argmax())
     kidney[middle : middle + 2] = known[0].labels["left kidney"][middle : middle + 2]
     two_slices = replace(known[0], labels={"left kidney": kidney})
-    figures = Validation([], load_model("lite"), Recipe(), ALONE, known, None).scored(load_model("lite"), [two_slices])
+    validation = Validation([[]], load_model("lite"), Recipe(), ALONE, known, None)
+    figures = validation.scored(load_model("lite"), [two_slices])
     assert min(figures["dice"], figures["slice_dice"]) > 0.85
 
 

@@ -34,7 +34,9 @@ def names(text: str) -> frozenset[str]:
 
 
 APPLICATION = (r"slicer\.(mrmlScene|app|modules)\b", r"slicer\.util\.\w*Display\b")
-EVERY_ROOM = names("prompts model inference volume dataset evaluation training mrml store loading app headless cli")
+EVERY_ROOM = names(
+    "prompts model inference volume dataset evaluation training benchmark mrml store loading app headless cli"
+)
 WALLS = {
     "": Wall(names("")),
     "prompts": Wall(names("")),
@@ -52,6 +54,7 @@ WALLS = {
     "dataset": Wall(names("prompts volume store numpy")),
     "evaluation": Wall(names("prompts volume dataset numpy")),
     "training": Wall(names("prompts model inference volume dataset evaluation store loading torch numpy")),
+    "benchmark": Wall(names("prompts model inference volume store loading torch numpy")),
     "training/__main__": Wall(names("cli")),
     "mrml": Wall(names("volume prompts numpy slicer vtk"), never_named=APPLICATION),
     "loading": Wall(names("store"), deferred=names("model inference")),
@@ -68,7 +71,7 @@ WALLS = {
     # What Slicer loads at its start: torch may not be installed yet.
     "module": Wall(names("numpy slicer qt vtk app"), deferred=EVERY_ROOM - names("cli headless") | names("numpy ctk")),
     # What the module imports at once: as light as the module itself.
-    "app/console": Wall(names(""), deferred=names("mrml volume store loading")),
+    "app/console": Wall(names(""), deferred=names("mrml volume store loading inference")),
     "effect": Wall(
         names("numpy slicer qt vtk ctk SegmentEditorEffects SegmentEditorMedSAMLib"),
         deferred=EVERY_ROOM - names("cli headless") | names("qSlicerSegmentationsEditorEffectsPythonQt"),

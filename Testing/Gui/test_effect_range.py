@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import slicer
@@ -279,3 +281,22 @@ def test_a_distance_ends_what_is_followed_and_not_more(editor_3d):
     slicer.util.arrayFromVolumeModified(editor_3d.volume)
     editor_3d.draw_around(2, 9)
     assert np.array_equal(editor_3d.proposed(), block())
+
+
+def test_a_full_graphics_card_leaves_the_range_to_the_processor(editor_3d, monkeypatch):
+    small, asked = editor_3d.logic.predictor, []
+
+    def load(model=None, device=None):
+        asked.append(device)
+        full = copy.copy(small)
+        full.decode = out_of_memory
+        return small if device == "cpu" else full
+
+    monkeypatch.setattr(editor_3d.logic, "loadPredictor", load)
+    editor_3d.draw_around(2, 9)
+    assert asked == [None, "cpu"]
+    assert np.array_equal(editor_3d.proposed(), block())
+
+
+def out_of_memory(*_arguments):
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")

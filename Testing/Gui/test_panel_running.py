@@ -11,6 +11,7 @@ import slicer.util
 
 from geometries import FIRST, LAST
 from MedSAMSlicerLib.mrml.segments import add_segment
+from MedSAMSlicerLib.store import pace
 from panel_user import SlowPredictor, User, box_mask
 
 SLICES = LAST[2] - FIRST[2] + 1
@@ -202,3 +203,20 @@ def test_segments_painted_meanwhile_stay(gui, user, predictor):
     user.press("cancelButton")
     user.wait()
     assert user.segments == ["painted"]
+
+
+def test_the_time_of_a_run_is_told_before_it_begins(gui, user):
+    told = []
+    gui_tell = user.panel.tell
+    user.panel.tell = lambda text, **options: (told.append(text), gui_tell(text, **options))
+    user.add_box()
+    user.segment()
+    assert "slices take about" not in told[0]
+    user.widget.logic.session.cache.clear()
+    told.clear()
+    user.segment()
+    assert "6 slices take about" in told[0]
+    # What was embedded before is faster, and no measure of a new volume.
+    before = pace.pace_file().read_text()
+    user.segment()
+    assert pace.pace_file().read_text() == before

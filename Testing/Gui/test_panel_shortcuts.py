@@ -92,7 +92,7 @@ def test_capital_letters_can_be_typed_in_the_panel(gui, user):
 
 def test_the_panel_lists_the_keys_none_of_which_slicer_has_taken(gui, user):
     keys = [line.partition(":")[0] for line in user.ui.shortcutsLabel.text.splitlines()]
-    assert len(keys) == len(set(keys)) == 10
+    assert len(keys) == len(set(keys)) == 11
     assert not TAKEN & set(keys)
     assert {key.removeprefix("Shift+") for key in keys} <= set("QWERTASDFGZXCVB"), "under the left hand"
 

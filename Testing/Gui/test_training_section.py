@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -23,21 +22,6 @@ from panel_user import box_mask
 
 CASE, PATIENT, SPLIT, LABELS = 1, 2, 3, 4
 TRAINING_S = 60.0
-
-
-@pytest.fixture
-def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an installed Slicer, whose Python is this one, and an empty store.
-
-    As some launchers do, it sets the environment variable PYTHONPATH itself.
-    """
-    python = tmp_path / "Slicer" / "bin" / "PythonSlicer"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nPYTHONPATH= exec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setenv("SLICER_HOME", str(tmp_path / "Slicer"))
-    monkeypatch.setenv("MEDSAM_SLICER_HOME", str(tmp_path / "home"))
-    return tmp_path
 
 
 @pytest.fixture
@@ -211,7 +195,10 @@ def test_a_trained_model_is_drawn_reported_listed_and_used(gui, trainer, compute
     assert chart.GetXAxisRange()[1] >= max(epochs) + 1, "the legend covers no point"
     assert not chart.GetXAxisRangeAuto()
     wait_for_end(trainer)
-    assert ui.trainingLabel.text.startswith("Dice on the validation cases: 0.000 to")
+    assert ui.trainingLabel.text.startswith("Dice on 3 patients, each left out of training in turn: 0.000 to")
+    assert "Expected gain: +" in ui.trainingLabel.text
+    assert ui.useModelButton.toolTip.startswith("Segment with our scanner from now on. Dice on 3 patients")
+    assert "Expected gain: +" in ui.useModelButton.toolTip
     assert table.GetTable().GetNumberOfRows() == len(trainer.panel.training.training.log())
 
     model = computer / "home" / "models" / "our scanner.pth"
@@ -251,10 +238,24 @@ def test_the_next_slicer_follows_the_training_and_can_stop_it(gui, trainer, comp
     gui.pump(until=lambda: "Epoch" in trainer.ui.trainingLabel.text)
     trainer.press("stopTrainingButton")
     wait_for_end(trainer)
-    assert trainer.ui.trainingLabel.text.startswith("Stopped. Dice on the validation cases")
+    assert trainer.ui.trainingLabel.text.startswith("Stopped. Dice on 3 patients")
     assert (computer / "home" / "models" / "our scanner.pth").is_file()
     assert trainer.ui.modelComboBox.findText("our scanner") >= 0
     assert trainer.ui.useModelButton.enabled
+
+
+def test_a_training_that_has_not_said_a_word_yet_is_found_again_as_well(gui, trainer):
+    trainer.press("trainButton")
+    process = trainer.panel.training.training.process
+    trainer.widget.onReload()
+    trainer.widget = gui.module_manager.module("MedSAMSlicer").widgetRepresentation().self()
+    gui.pump()
+    assert trainer.panel.training.running
+    assert "before its time" not in trainer.ui.trainingLabel.text
+    wait_for_an_epoch(trainer)
+    os.kill(process.id, signal.SIGKILL)
+    wait_for_end(trainer)
+    assert "has ended before its time" in trainer.ui.trainingLabel.text
 
 
 GO_ON, STAY, STOP = "Let it go on", "Stay in Slicer", "Stop it, keep the best so far"

@@ -272,3 +272,10 @@ def test_options_that_belong_to_one_volume_are_refused_with_a_table(option, tabl
         main(["segment", "--batch", str(table([a_row("1.nrrd")])), option])
     assert stopped.value.code == 2
     assert f"{option.split('=')[0]}: with --batch the table says that" in capfd.readouterr().err
+
+
+def test_a_table_is_told_its_time_before_it_begins(table, loads, capfd):
+    assert main(["segment", "--batch", str(table([a_row("1.seg.nrrd"), a_row("2.seg.nrrd")]))]) == 0
+    assert "rows at most" not in capfd.readouterr().err
+    assert main(["segment", "--batch", str(table([a_row(f"{number}.seg.nrrd") for number in range(5)]))]) == 0
+    assert capfd.readouterr().err.startswith("5 rows at most: about")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import resource
 import weakref
 from pathlib import Path
 
@@ -319,6 +318,8 @@ def test_a_segmentation_whose_last_bytes_find_no_room_is_not_written(headless, v
     save_segmentation(node, path)
     size = path.stat().st_size
     path.unlink()
+    import resource
+
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size - 50, limits[1]))
     try:

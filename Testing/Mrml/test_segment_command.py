@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -206,6 +207,7 @@ def test_the_json_tells_what_was_found_and_how_fast(predictor, ct_file, out, ijk
     for segment_report, count in zip(report["segments"], (6, 10), strict=True):
         # All slices of each segment, the doubtful ones first.
         slices = segment_report.pop("slices")
+        assert {"Model", "Volume", "Prompts", "Window", "Propagation"} < set(segment_report.pop("origin"))
         assert (segment_report.pop("fragments_dropped"), segment_report.pop("open_ends")) == (0, [])
         assert len({each["index"] for each in slices}) == len(slices) == count
         assert {each["axis"] for each in slices} == {"k"}
@@ -429,3 +431,38 @@ def test_slices_whose_embeddings_were_kept_are_not_encoded_again(simple_ct_file,
     monkeypatch.setattr(Predictor, "encode", lambda *given: pytest.fail("A slice was encoded again."))
     assert segment(simple_ct_file, out / "second.nrrd", *options) == 0
     assert len(list((tmp_path / "embeddings").iterdir())) >= 6
+
+
+def test_a_run_like_one_before_is_told_its_time_before_it_begins(predictor, ct_file, out, capfd):
+    assert segment(ct_file, out / "1.seg.nrrd", "--box", *LIVER) == 0
+    assert "at the pace" not in capfd.readouterr().err
+    assert segment(ct_file, out / "2.seg.nrrd", "--box", *LIVER) == 0
+    assert "6 slices: about" in capfd.readouterr().err.splitlines()[0]
+    # How far a structure goes is not known before.
+    assert segment(ct_file, out / "3.seg.nrrd", "--slice-box", "5", "6", "2", "20", "15", "--axis", "k") == 0
+    assert "at the pace" not in capfd.readouterr().err
+
+
+def test_a_full_graphics_card_leaves_the_work_to_the_processor_with_a_word(
+    ct_file, out, a_box_predictor, monkeypatch, capfd
+):
+    full = copy.copy(a_box_predictor)
+    full.device, a_box_predictor.device = "cuda:0", "cpu"
+    asked: list[str] = []
+
+    def decode(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    full.decode = decode
+
+    def load(model: str, device: str) -> BoxPredictor:
+        asked.append(device)
+        return a_box_predictor if device == "cpu" else full
+
+    monkeypatch.setattr(loading, "load_predictor", load)
+    report = out / "o.json"
+    assert segment(ct_file, out / "o.nrrd", "--box", *LIVER, "--json", report) == 0
+    assert asked == ["auto", "cpu"]
+    assert capfd.readouterr().err.count("the computation goes on with the processor") == 1
+    assert json.loads(report.read_text())["device"] == "cpu"
+    np.testing.assert_array_equal(read_labels(out / "o.nrrd").mask(1), voxels_of(LIVER_VOXELS))

@@ -207,8 +207,10 @@ class Console:
             raise ValueError("keepOut and editorNode were both given: the editor's masking says where segments may go.")
         editorNode = outside_others() if keepOut else editorNode
         task = self.session.begin(volumeNode, segmentationNode, structures, editor_node=editorNode, **options)
-        self.loadPredictor(model, device)
-        steps = self.session.run(task)
+        from MedSAMSlicerLib.inference.enduring_predictor import EnduringPredictor
+
+        load, forget = lambda instead: self.loadPredictor(model, instead or device), self.session.cache.clear
+        steps = self.session.run(task, EnduringPredictor(load, forget))
         for step in steps:
             if (progress and progress(step.done, step.total) is False) or (cancel and cancel.is_set()):
                 steps.close()

@@ -19,6 +19,10 @@ class Host(Protocol):
     def ready(self) -> bool:
         """Return whether the chosen model can be used."""
 
+    @property
+    def running(self) -> bool:
+        """Return whether a segmentation runs."""
+
     def update(self) -> None:
         """Show the new state in all sections, once this event has been handled."""
 
@@ -36,6 +40,9 @@ class Host(Protocol):
 
     def slice_in_view(self) -> tuple[int, int] | None:
         """Return the slice of the volume that the user looks at, (axis, index); None if there is none."""
+
+    def save_case(self) -> None:
+        """Save what was made of the worklist's case; nothing without one."""
 
     def list_models(self) -> None:
         """Show the models that are there now."""

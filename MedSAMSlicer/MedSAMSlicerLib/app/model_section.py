@@ -19,6 +19,8 @@ from MedSAMSlicerLib.app.requirements import (
     missing_weights,
 )
 from MedSAMSlicerLib.app.settings import remember, setting
+from MedSAMSlicerLib.app.speed_test import SpeedTest
+from MedSAMSlicerLib.app.storage_table import StorageTable
 from MedSAMSlicerLib.app.worker import Job, Worker
 from MedSAMSlicerLib.store.catalog import WEIGHTS
 from MedSAMSlicerLib.store.folder import store_folder
@@ -38,6 +40,8 @@ class ModelSection:
         self._job: Job | None = None
         self._missing = [""]
         self._outcome = ""
+        self._speed = SpeedTest(panel)
+        self._storage = StorageTable(panel)
         ui = panel.ui
         for name, text in (("auto", _("Automatic")), ("cuda", "CUDA"), ("mps", "MPS (Apple)"), ("cpu", "CPU")):
             ui.deviceComboBox.addItem(text, name)
@@ -104,6 +108,8 @@ class ModelSection:
     def close(self) -> None:
         """Stop what runs, for good; what has arrived of a download is kept, and the next one goes on from there."""
         self._worker.close()
+        self._speed.close()
+        self._storage.close()
 
     def _on_install_clicked(self, *_arguments: Any) -> None:
         if self._job is None:

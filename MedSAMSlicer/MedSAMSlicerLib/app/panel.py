@@ -18,6 +18,7 @@ from MedSAMSlicerLib.app.model_section import ModelSection
 from MedSAMSlicerLib.app.result_section import ResultSection
 from MedSAMSlicerLib.app.shortcuts import Shortcuts
 from MedSAMSlicerLib.app.training_section import TrainingSection
+from MedSAMSlicerLib.app.worklist_section import WorklistSection
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.volumes import is_image
 
@@ -42,6 +43,7 @@ class Panel(slicer.util.VTKObservationMixin):
         self._timer.setInterval(0)
         self._timer.connect("timeout()", self._update)
         self.inputs = InputsSection(self)
+        self.worklist = WorklistSection(self)
         self.boxes = BoxesSection(self)
         self.result = ResultSection(self)
         self.corrections = CorrectionsSection(self)
@@ -76,6 +78,7 @@ class Panel(slicer.util.VTKObservationMixin):
 
     def forget(self) -> None:
         """Let go of all nodes, before the scene is closed."""
+        self.worklist.forget()
         self.result.close()
         self.boxes.leave()
         self.corrections.leave()
@@ -85,6 +88,7 @@ class Panel(slicer.util.VTKObservationMixin):
     def close(self) -> None:
         """Let go of everything."""
         self._timer.stop()
+        self.worklist.forget()
         self._disconnect()
         self.removeObservers()
         for section in (self.training, self.model, self.result, self.corrections, self.boxes, self.shortcuts):
@@ -117,6 +121,15 @@ class Panel(slicer.util.VTKObservationMixin):
     def slice_in_view(self) -> tuple[int, int] | None:
         """Return the slice of the volume that the user looks at, (axis, index); None if there is none."""
         return self.corrections.slice_in_view()
+
+    @property
+    def running(self) -> bool:
+        """Return whether a segmentation runs."""
+        return self.result.running
+
+    def save_case(self) -> None:
+        """Save what was made of the worklist's case; nothing without one."""
+        self.worklist.save()
 
     def list_models(self) -> None:
         """Show the models that are there now."""
@@ -154,7 +167,7 @@ class Panel(slicer.util.VTKObservationMixin):
         offered, self._offered = self._offered, None
         if self.parameters.inputVolume is None and offered is not None and offered.GetScene() is not None:
             self.parameters.inputVolume = offered
-        for section in (self.inputs, self.boxes, self.corrections, self.model, self.training):
+        for section in (self.inputs, self.worklist, self.boxes, self.corrections, self.model, self.training):
             section.update()
         self.result.update(self._missing())
         self.shortcuts.name_keys()

@@ -66,6 +66,11 @@ class PythonProcess:
         """Return whether it has ended, and well."""
         return self._process.poll() == 0
 
+    def end(self) -> None:
+        """End it at once, and wait for that; what it has not finished is lost."""
+        self._process.kill()
+        self._process.wait()
+
 
 def last_words(output: Path) -> str:
     """Return the error that a process has told at last, or else the last lines of what it said."""

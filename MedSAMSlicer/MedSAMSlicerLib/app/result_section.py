@@ -17,6 +17,8 @@ from MedSAMSlicerLib.mrml.editing_rules import outside_others
 from MedSAMSlicerLib.mrml.history import Undone
 from MedSAMSlicerLib.mrml.outcomes import told
 from MedSAMSlicerLib.mrml.structure import Structure
+from MedSAMSlicerLib.store.pace import remember_pace, seconds_for
+from MedSAMSlicerLib.store.pace import told as told_time
 from MedSAMSlicerLib.volume.steps import Outcome
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ class ResultSection(slicer.util.VTKObservationMixin):
         self._made: dict[Any, tuple[Any, str]] = {}
         self._job: Any = None
         self._next: Read | None = None
-        self._start = 0.0
+        self._start = self._first_step = 0.0
+        self._embedded = 0
         ui = panel.ui
         ui.cancelButton.connect("clicked(bool)", lambda *args: self.cancel())
         ui.undoButton.connect("clicked(bool)", lambda *args: self.undo())
@@ -81,9 +84,10 @@ class ResultSection(slicer.util.VTKObservationMixin):
         except (ValueError, RuntimeError, OSError) as error:
             panel.tell(str(error), error=True)
             return
-        self._start = time.monotonic()
+        self._start, self._first_step = time.monotonic(), 0.0
+        self._embedded = len(panel.logic.session.cache)
         panel.ui.progressBar.maximum = 0  # busy, until the first slice is there
-        panel.tell(_("Loading the model and reading the first slice…"))
+        panel.tell(_("Loading the model and reading the first slice…") + self._foretold(pairs))
         panel.update()
 
     def cancel(self) -> None:
@@ -157,6 +161,7 @@ class ResultSection(slicer.util.VTKObservationMixin):
     def _on_step(self, step: Any, pairs: Sequence[tuple[Any, Structure]], segmentation: Any) -> None:
         if (roi := pairs[step.structure][0]) is not None:
             self._made[roi] = (segmentation, step.segment_id)
+        self._first_step = self._first_step or time.monotonic()
         bar = self._panel.ui.progressBar
         bar.maximum, bar.value = step.total, step.done
         if pairs[step.structure][1].is_followed and not step.result.final:
@@ -177,7 +182,8 @@ class ResultSection(slicer.util.VTKObservationMixin):
     def _on_end(
         self, error: BaseException | None, outcomes: Mapping[str, Outcome], volume: Any, segmentation: Any
     ) -> None:
-        stopped, self._job = self._job is not None and self._job.stopped, None
+        job, self._job = self._job, None
+        stopped = job is not None and job.stopped
         self._bind(volume)
         bar = self._panel.ui.progressBar
         bar.maximum, bar.value = 100, 0 if error or stopped else 100
@@ -186,16 +192,32 @@ class ResultSection(slicer.util.VTKObservationMixin):
         elif stopped:
             self._panel.tell(_("Stopped."))
         else:
+            self._remember_pace(job.total)
             sentences = [_("Done in {seconds} s.").format(seconds=round(time.monotonic() - self._start, 1))]
             for segment_id, outcome in outcomes.items():
                 if said := " ".join(told(outcome)):
                     name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
                     sentences.append(f"{name}: {said}")
             self._panel.tell(" ".join(sentences))
+        self._panel.save_case()
         self._panel.update()
         following, self._next = self._next, None
         if following is not None and self._panel.parameters is not None:
             self.segment(following)
+
+    def _foretold(self, pairs: Sequence[tuple[Any, Structure]]) -> str:
+        """Say how long the run will take, where a like one was measured and its slices are known."""
+        seconds = seconds_for(_kind(), self._job.total)
+        if seconds is None or any(structure.is_followed for _roi, structure in pairs):
+            return ""
+        return " " + _("{count} slices take about {time}, less where they were segmented before.").format(
+            count=self._job.total, time=told_time(seconds)
+        )
+
+    def _remember_pace(self, total: int) -> None:
+        # From the first mask on: before that the model was loaded. Slices that were embedded before tell nothing.
+        if self._first_step and 2 * (len(self._panel.logic.session.cache) - self._embedded) > total:
+            remember_pace(_kind(), total - 1, time.monotonic() - self._first_step)
 
     def _revert(self, revert: Callable[[Any], Undone], done: str) -> None:
         segmentation = self._panel.parameters.segmentation
@@ -230,6 +252,11 @@ def _rules(parameters: Any) -> Any:
     if parameters.useEditingRules:
         return segment_editor_node()
     return outside_others() if parameters.keepOut else None
+
+
+def _kind() -> str:
+    """Name what the time of a slice depends on."""
+    return f"module {setting('model')} {setting('device')}"
 
 
 def _said(undone: Undone, text: str) -> str:

@@ -36,15 +36,9 @@ def segmentation_job(
     """
 
     def compute(job: Job) -> Iterator[Any]:
-        predictor = load(None)
-        try:
-            yield from task.compute(Stoppable(predictor, job), cache)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            yield "The graphics card has not enough memory left: the computation goes on with the processor."
-            cache.clear()
-            yield from task.compute(Stoppable(load("cpu"), job), cache)
+        from MedSAMSlicerLib.inference.enduring_predictor import EnduringPredictor
+
+        yield from task.compute(Stoppable(EnduringPredictor(load, cache.clear, job.post), job), cache)
 
     def take(result: Any) -> None:
         if isinstance(result, str):
@@ -65,10 +59,5 @@ def segmentation_job(
             error = error or failed
         onEnd(error, task.outcomes)
 
-    job = Job(compute, take, end)
+    job = Job(compute, take, end, task.total)
     return job
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    # torch.OutOfMemoryError is a RuntimeError; MPS raises a plain one. Asked by name: torch may not be imported.
-    return type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()

@@ -30,6 +30,7 @@ class Shortcuts:
             ("Shift+F", ui.keepPaintedButton, _("fix this slice as it was painted")),
             ("Shift+Z", ui.undoButton, _("undo")),
             ("Shift+A", ui.redoButton, _("redo: again what was undone")),
+            ("Shift+W", ui.nextCaseButton, _("next case of the worklist")),
             ("Shift+X", ui.cancelButton, _("cancel")),
         ]
         ui.shortcutsLabel.setText("\n".join(f"{key}: {text}" for key, _button, text in self._keys))

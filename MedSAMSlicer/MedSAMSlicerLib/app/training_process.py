@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.volume.files import atomic_output
 
 _ENDS = ("done", "stopped", "failed")
+# Importing PyTorch takes seconds, on a busy computer more.
+_STARTS_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ class TrainingProcess:
     @property
     def running(self) -> bool:
         """Return whether it has not ended yet."""
-        # While the own process prepares itself, nobody must touch the lock that it is about to take.
-        return (self.process is not None and self.process.running) or self._held()
+        # While a process prepares itself, nobody must touch the lock that it is about to take.
+        return (self.process.running if self.process is not None else self._starting()) or self._held()
 
     @property
     def state(self) -> str:
@@ -142,6 +145,15 @@ class TrainingProcess:
         words = last_words(self.folder / "output.txt")
         text = _("The training has ended before its time; Train goes on after the last epoch that was done.")
         return False, f"{text}\n{words}".strip()
+
+    def _starting(self) -> bool:
+        """Return whether an earlier Slicer has started it so lately that it may not have got to its first word."""
+        try:
+            status = (self.folder / "output.txt").stat()
+        except OSError:
+            return False
+        silent = not status.st_size and not (self.folder / "progress.json").exists()
+        return silent and 0 <= time.time() - status.st_mtime < _STARTS_WITHIN_S
 
     def _held(self) -> bool:
         """Return whether any process holds the lock of the run's folder."""

@@ -138,6 +138,7 @@ class TrainingSection:
         ui.stopTrainingButton.enabled = self.stoppable
         made = training is not None and not self.running and training.model is not None
         ui.useModelButton.enabled = made
+        ui.useModelButton.toolTip = self._use_tip if made else _("Train a model first.")
         ui.reportButton.enabled = made and self._report is None
         ui.showCurvesButton.enabled = bool(self._log)
         ui.baseModelLabel.setText(ui.modelComboBox.currentText)
@@ -155,6 +156,12 @@ class TrainingSection:
         self._curves.close()
         if self.running:
             logging.info("The training of %s goes on: %s", self.training.name, self.training.folder)
+
+    @property
+    def _use_tip(self) -> str:
+        """Say what the model may be expected to gain, before it is used."""
+        tip = _("Segment with {name} from now on.").format(name=self.training.name)
+        return f"{tip} {self.training.end()[1]}"
 
     @property
     def _page(self) -> Path:

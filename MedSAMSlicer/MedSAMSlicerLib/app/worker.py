@@ -37,11 +37,13 @@ class Job:
     :param take: called with each result in the main thread.
     :param end: called once in the main thread, after the last result: with the error that ended it, or None; whether
         it was stopped tells `stopped`.
+    :param total: how much there is to do, as far as that is known before.
     """
 
     compute: Callable[[Job], Iterator[Any]]
     take: Callable[[Any], None]
     end: Callable[[BaseException | None], None]
+    total: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _post: Callable[[Any], None] = lambda result: None
 

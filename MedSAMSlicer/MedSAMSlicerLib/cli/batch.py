@@ -8,23 +8,26 @@ import functools
 import hashlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedSAMSlicerLib.cli.claim import Claim
+from MedSAMSlicerLib.cli.foretold import foretell
 from MedSAMSlicerLib.cli.messages import sentence
 from MedSAMSlicerLib.cli.ranks import rank_and_size
 from MedSAMSlicerLib.cli.segment import check_arguments, check_files, outputs_of, require_slicer_core, segment_volume
 from MedSAMSlicerLib.cli.table import PROMPTS, read_table
+from MedSAMSlicerLib.store.claim import Claim
+from MedSAMSlicerLib.store.pace import remember_pace
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.volume.files import Volume
 
 # Options that change where or how something is computed, but not what.
-_NO_MATTER = ("batch", "device", "embeddings", "debug", "run", "wrong_usage")
+_NO_MATTER = ("batch", "device", "embeddings", "debug", "run", "wrong_usage", "default_of", "repeat")
 
 
 def run_batch(args: argparse.Namespace) -> int:
@@ -39,22 +42,28 @@ def run_batch(args: argparse.Namespace) -> int:
     check_files({f" of row {case.number}": case.arguments for case in cases if case.arguments})
     with require_slicer_core():
         from MedSAMSlicerLib.headless import scene  # noqa: F401
-    load = functools.cache(lambda: _load(args))
-    failed = False
-    with contextlib.closing(_read_ahead(cases[rank::processes])) as pending:
+    from MedSAMSlicerLib.inference.enduring_predictor import EnduringPredictor
+
+    load = functools.cache(lambda instead: _load(args, instead))
+    failed, share = False, cases[rank::processes]
+    kind = f"row {args.model} {args.device} {args.propagation}"
+    foretell(kind, len(share), "rows at most")
+    with contextlib.closing(_read_ahead(share)) as pending:
         for case, reading in pending:
             if isinstance(reading, dict):
                 result = reading
             else:
                 # A model that can't be loaded would fail every case: it stops the batch.
-                load()
+                EnduringPredictor(load, lambda: None, lambda text: print(text, file=sys.stderr))
                 result = _result(case, reading, load)
             failed |= result["state"] == "failed"
+            if result["state"] == "done":
+                remember_pace(kind, 1, result["seconds"])
             print(json.dumps({"row": case.number, "output": case.row["output"], **result}), flush=True)
     return int(failed)
 
 
-def _result(case: _Case, reading: Future[Volume], load: Callable[[], Any]) -> dict[str, Any]:
+def _result(case: _Case, reading: Future[Volume], load: Callable[[str | None], Any]) -> dict[str, Any]:
     """Segment a case and return its figures, or why it failed."""
     start = time.monotonic()
     try:
@@ -193,12 +202,15 @@ def _release(case: _Case, reading: Future[Volume] | dict[str, Any]) -> None:
         case.claim.release()
 
 
-def _load(args: argparse.Namespace) -> Any:
-    """Load the model, under torchrun on this process's own GPU where there are GPUs."""
+def _load(args: argparse.Namespace, instead: str | None) -> Any:
+    """Load the model, under torchrun on this process's own GPU where there are GPUs.
+
+    :param instead: another device than the chosen one.
+    """
     from MedSAMSlicerLib.inference.device import choose_device
     from MedSAMSlicerLib.loading import load_predictor
 
-    device = args.device
+    device = instead or args.device
     if "LOCAL_RANK" in os.environ and choose_device(device).type == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     return load_predictor(args.model, device)

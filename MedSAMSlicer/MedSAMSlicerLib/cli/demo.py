@@ -41,13 +41,19 @@ def run(args: argparse.Namespace) -> int:
         return refusal
     with require_slicer_core():
         from MedSAMSlicerLib.headless import scene  # noqa: F401 - only to see that it is there
+    from MedSAMSlicerLib.inference.enduring_predictor import EnduringPredictor
     from MedSAMSlicerLib.loading import load_predictor
     from MedSAMSlicerLib.mrml.session import SegmentationSession
     from MedSAMSlicerLib.store.samples import sample_path
 
     args.output.mkdir(parents=True, exist_ok=True)
-    predictor = load_predictor("lite", args.device)
-    session = SegmentationSession(predictor)
+    session = SegmentationSession()
+    predictor: Any = EnduringPredictor(
+        lambda instead: load_predictor("lite", instead or args.device),
+        session.cache.clear,
+        lambda text: print(text, file=sys.stderr),
+    )
+    session.predictor = predictor
     print(
         f"LiteMedSAM on {predictor.device}. "
         "Each structure is segmented from one box, the bounds of the expert's label.\n"

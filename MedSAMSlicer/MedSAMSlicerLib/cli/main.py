@@ -7,7 +7,19 @@ import sys
 import traceback
 
 from MedSAMSlicerLib import __version__
-from MedSAMSlicerLib.cli import dataset, demo, evaluate, interrupt, models, report, segment, streams, train
+from MedSAMSlicerLib.cli import (
+    bench,
+    cache,
+    dataset,
+    demo,
+    evaluate,
+    interrupt,
+    models,
+    report,
+    segment,
+    streams,
+    train,
+)
 from MedSAMSlicerLib.cli.messages import sentence
 
 EXIT_ERROR = 1
@@ -24,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--debug", action="store_true", help="show where an error comes from, and what libraries say on their own"
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (segment, evaluate, dataset, train, report, models, demo):
+    for command in (segment, evaluate, dataset, train, report, models, cache, bench, demo):
         command.add_parser(subparsers)
     args = parser.parse_args(arguments)
     with streams.loud() if args.debug else streams.quiet():

@@ -39,10 +39,11 @@ class ProgressBar:
             sys.stderr.write("\n")
             sys.stderr.flush()
 
-    def update(self, done: int, total: int | None = None) -> None:
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Show that ``done`` of the total is done, counted from the very start of the task.
 
         :param total: replaces the total, for tasks that learn it on the way.
+        :param note: what is being done, for tasks of unlike parts: their rate means nothing and is left out.
         """
         if total is not None:
             self._total = total
@@ -54,18 +55,20 @@ class ProgressBar:
         if sys.stderr.isatty():
             if now - self._drawn_at >= _REDRAW_S or done == self._total:
                 self._drawn_at = now
-                self._rewrite(self._line(done, now))
+                self._rewrite(self._line(done, now, note))
         elif tenth != self._drawn_tenth:
             self._drawn_tenth = tenth
-            sys.stderr.write(f"{self._line(done, now)}\n")
+            sys.stderr.write(f"{self._line(done, now, note)}\n")
 
-    def _line(self, done: int, now: float) -> str:
+    def _line(self, done: int, now: float, note: str) -> str:
         """Return the text for this moment."""
         if not self._total:
             return f"{self._label} {self._amount(done)}"
         filled = min(_BAR_CELLS, _BAR_CELLS * done // self._total)
         percent = 100 * done // self._total
         line = f"{self._label} [{'#' * filled}{'.' * (_BAR_CELLS - filled)}] {percent:3d} % {self._amount(done)}"
+        if note:
+            return f"{line}, {note}"
         first_at, first_done = self._first or (now, done)
         if done > first_done and now > first_at:
             rate = (done - first_done) / (now - first_at)

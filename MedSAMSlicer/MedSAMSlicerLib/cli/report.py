@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from MedSAMSlicerLib.cli.outputs import RunFiles, check_json, check_output
 from MedSAMSlicerLib.cli.progress import ProgressBar
@@ -13,8 +14,12 @@ from MedSAMSlicerLib.cli.segment import write_json
 if TYPE_CHECKING:
     from MedSAMSlicerLib.dataset.case import Case
     from MedSAMSlicerLib.dataset.site import SiteDataset
+    from MedSAMSlicerLib.evaluation.report import Specialist
 
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+# That a specialist is trained for where the model does not tell how long it was tuned.
+_SECONDS = 180.0
 
 
 def add_parser(subparsers: _Subparsers) -> None:
@@ -24,6 +29,11 @@ def add_parser(subparsers: _Subparsers) -> None:
     parser.add_argument("--model", required=True, help="the tuned model: path of a checkpoint")
     parser.add_argument("--base", help="the model that it was tuned from; by default as its card says, else lite")
     parser.add_argument("--log", type=Path, metavar="log.jsonl", help="of the training run, for the learning curves")
+    parser.add_argument(
+        "--specialist",
+        action="store_true",
+        help="also train a small U-Net on the same cases, for as long as the model was tuned, and show its Dice",
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "mps", "cpu"))
     parser.add_argument(
         "--output", type=Path, default=Path("report.html"), help="page to write, default report.html; JSON beside it"
@@ -62,12 +72,31 @@ def run(args: argparse.Namespace) -> int:
                 bar.update(done)
 
             comparison = compare((dataset.load(case) for case in cases), base, tuned, advance)
-        report = Report(Path(base_name).name, Path(args.model).name, comparison, log, card)
+        specialist = _specialist(dataset, cases, card, args.device) if args.specialist else None
+        report = Report(Path(base_name).name, Path(args.model).name, comparison, log, card, specialist)
         page.write_text(render(report), encoding="utf-8")
         write_json(str(figures), report.to_json())
     print(comparison.verdict().text)
+    if specialist:
+        print(report.beside())
     print(f"The report is in {args.output}")
     return 0
+
+
+def _specialist(dataset: SiteDataset, test: list[Case], card: Mapping[str, Any], device: str) -> Specialist:
+    """Train the specialist on the cases that the model was tuned on, for as long as that took."""
+    from MedSAMSlicerLib.training.specialist import train_specialist
+
+    tuned = (card.get("validation") or {}).get("seconds")
+    train = [dataset.load(case) for case in dataset.cases if case.split in ("train", "validation")]
+    with ProgressBar(100, "Training a U-Net", "%") as bar:
+        return train_specialist(
+            train,
+            [dataset.load(case) for case in test],
+            float(tuned or _SECONDS),
+            device=device,
+            progress=lambda share: bar.update(int(100 * share)),
+        )
 
 
 def _check_files(args: argparse.Namespace, figures: Path) -> None:

@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedSAMSlicerLib.cli.foretold import foretell
 from MedSAMSlicerLib.cli.outputs import RunFiles, check_output
 from MedSAMSlicerLib.cli.progress import ProgressBar
+from MedSAMSlicerLib.cli.repeat import Repetition, check_options, find_model, volume_told
+from MedSAMSlicerLib.store.pace import remember_pace
 
 if TYPE_CHECKING:
+    from MedSAMSlicerLib.mrml.structure import Structure
     from MedSAMSlicerLib.volume.files import Volume
 
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -64,6 +68,13 @@ def add_parser(subparsers: _Subparsers) -> None:
         help="diameters measured with lines in Slicer, as for RECIST: each lesion is followed from its slice until it "
         "ends. Two lines that cross are the long and the short axis of one lesion",
     )
+    prompts.add_argument(
+        "--repeat",
+        type=Path,
+        metavar="FILE.seg.nrrd",
+        help="make the segments of a file again from the prompts and options that they tell, and compare them; refused "
+        "where the volume or the model is another one. --name chooses some of them",
+    )
     parser.add_argument(
         "--limit",
         type=float,
@@ -98,18 +109,19 @@ def add_parser(subparsers: _Subparsers) -> None:
         "roi, and at will name, limit, window, axis, propagation, snapshot and json. Put ; between several ROIs or "
         "names",
     )
-    parser.set_defaults(run=run, wrong_usage=parser.error)
+    parser.set_defaults(run=run, wrong_usage=parser.error, default_of=parser.get_default)
 
 
 def run(args: argparse.Namespace) -> int:
     """Segment one volume, or those of a table."""
-    prompt = args.roi or args.box or args.slice_box or args.line
-    single = {"--volume": args.volume, "--output": args.output, "--roi, --box, --slice-box or --line": prompt}
+    prompt = args.roi or args.box or args.slice_box or args.line or args.repeat
+    prompts = "--roi, --box, --slice-box, --line or --repeat"
+    single = {"--volume": args.volume, "--output": args.output, prompts: prompt}
     optional = {"--name": args.name, "--snapshot": args.snapshot, "--json": args.json}
     if args.batch:
         from MedSAMSlicerLib.cli.batch import run_batch
 
-        if given := [option for option, value in {**single, **optional}.items() if value]:
+        if given := [option for option, value in {**single, **optional, "--repeat": args.repeat}.items() if value]:
             args.wrong_usage(f"{', '.join(given)}: with --batch the table says that")
         return run_batch(args)
     if missing := [option for option, value in single.items() if not value]:
@@ -118,26 +130,30 @@ def run(args: argparse.Namespace) -> int:
         args.wrong_usage(
             "--limit says how far a structure is followed from a --slice-box or --line: give one, or leave it out"
         )
+    if args.repeat:
+        check_options(args, args.default_of)
     check_arguments(args)
     check_files({"": args})
     from MedSAMSlicerLib.loading import load_predictor
     from MedSAMSlicerLib.volume.files import read_volume
 
-    segment_volume(args, read_volume(args.volume), lambda: load_predictor(args.model, args.device))
+    segment_volume(args, read_volume(args.volume), lambda instead: load_predictor(args.model, instead or args.device))
     return 0
 
 
-def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], Any]) -> dict[str, Any]:
+def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[str | None], Any]) -> dict[str, Any]:
     """Segment, write all files only after everything went well, and return the figures of the run.
 
-    :param load: makes the predictor, once it is clear that the prompts fit the volume.
+    :param load: makes the predictor on a device, None for the chosen one, once it is clear that the prompts fit the
+        volume.
     """
     with require_slicer_core():
         from MedSAMSlicerLib.headless.scene import HeadlessScene, save_segmentation
+    from MedSAMSlicerLib.inference.enduring_predictor import EnduringPredictor
     from MedSAMSlicerLib.mrml.outcomes import told
+    from MedSAMSlicerLib.mrml.provenance import read_fields
     from MedSAMSlicerLib.mrml.segments import segment_part
     from MedSAMSlicerLib.mrml.session import SegmentationSession
-    from MedSAMSlicerLib.mrml.structure import Structure
     from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
     from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
     from MedSAMSlicerLib.volume.files import check_holds
@@ -145,43 +161,33 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     check_holds(args.output, volume.ijk_to_ras)
     headless = HeadlessScene()
     node = headless.add_volume(volume)
-    if args.slice_box:
-        numbers = [args.slice_box[start : start + 5] for start in range(0, len(args.slice_box), 5)]
-        names = [*args.name, *(f"Segment_{number + 1}" for number in range(len(args.name), len(numbers)))]
-        structures = [
-            Structure.of_slice(node, index, box, args.axis, name)
-            for (index, *box), name in zip(numbers, names, strict=True)
-        ]
-    elif args.line:
-        structures = _structures_of_lines([headless.load_line(path) for path in args.line], args.name, node)
-    else:
-        rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
-        for roi, name in zip(rois, args.name, strict=False):
-            roi.SetName(name)
-        if args.box:
-            # The voxels themselves: where they are sheared an ROI, which is a cuboid, can't wrap them.
-            boxes = [args.box[start : start + 6] for start in range(0, len(args.box), 6)]
-            structures = [
-                Structure.of_voxels(node, box[:3], box[3:], roi.GetName()) for box, roi in zip(boxes, rois, strict=True)
-            ]
-        else:
-            structures = [Structure.of_roi(node, roi) for roi in rois]
+    repetition = _repetition(args, volume, node) if args.repeat else None
+    options = {"axis": args.axis, "window": args.window, "propagation": args.propagation, "limit": args.limit}
+    runs = repetition.runs() if repetition else [(_structures(args, headless, volume, node), options)]
     segmentation = headless.add_segmentation(volume.name, node)
     store = EmbeddingStore(args.embeddings) if args.embeddings else None
     session = SegmentationSession(cache=EmbeddingCache(store=store))
-    options = {"axis": args.axis, "window": args.window, "propagation": args.propagation, "limit": args.limit}
-    task = session.begin(node, segmentation, structures, **options)
-    session.predictor = predictor = load()
+    tasks = [session.begin(node, segmentation, structures, **options) for structures, options in runs]
+    predictor: Any = EnduringPredictor(load, session.cache.clear, lambda text: print(text, file=sys.stderr))
+    if repetition:
+        repetition.check_model(args.model, predictor.source)
+    kind = f"{args.model} {predictor.device} {args.propagation}"
+    total = sum(task.total for task in tasks)
+    known = not any(structure.is_followed for structures, _ in runs for structure in structures)
+    foretell(kind, total if known else 0, "slices")
 
     start = time.monotonic()
     first_mask = 0.0
-    with ProgressBar(task.total, volume.name, "slices") as bar:
-        for step in session.run(task):
-            first_mask = first_mask or time.monotonic() - start
-            following = structures[step.structure].is_followed and not step.result.final
-            bar.update(step.done, 0 if following else step.total)
-    segment_ids = task.segment_ids
+    for task, (structures, _options) in zip(tasks, runs, strict=True):
+        with ProgressBar(task.total, volume.name, "slices") as bar:
+            for step in session.run(task, predictor):
+                first_mask = first_mask or time.monotonic() - start
+                following = structures[step.structure].is_followed and not step.result.final
+                bar.update(step.done, 0 if following else step.total)
+    segment_ids = [segment_id for task in tasks for segment_id in task.segment_ids]
+    outcomes = {segment_id: outcome for task in tasks for segment_id, outcome in task.outcomes.items()}
     seconds = time.monotonic() - start
+    remember_pace(kind, sum(task.total for task in tasks), seconds)
 
     parts = {segment_id: segment_part(segmentation, segment_id, node) for segment_id in segment_ids}
     _write(args.output, volume, segmentation, parts, save_segmentation)
@@ -193,7 +199,7 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
     report: dict[str, Any] = {
         "model": args.model,
         "device": str(predictor.device),
-        "slices": task.total,
+        "slices": sum(task.total for task in tasks),
         "seconds_to_first_mask": round(first_mask, 3),
         "seconds": round(seconds, 3),
         "segments": [
@@ -201,14 +207,15 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
                 "name": segmentation.GetSegmentation().GetSegment(segment_id).GetName(),
                 "voxels": int(mask.sum()),
                 "milliliters": round(float(mask.sum()) * milliliters, 3),
-                "fragments_dropped": task.outcomes[segment_id].fragments,
+                "fragments_dropped": outcomes[segment_id].fragments,
                 # The volume's first or last slice, where what was followed had not ended.
-                "open_ends": list(task.outcomes[segment_id].open_ends),
+                "open_ends": list(outcomes[segment_id].open_ends),
                 # In the order in which they are worth a look.
                 "slices": [
                     {"axis": "ijk"[each.axis], "index": each.index, "confidence": round(each.confidence, 3)}
                     for each in session.review(segmentation, segment_id)
                 ],
+                "origin": read_fields(segmentation.GetSegmentation().GetSegment(segment_id)),
             }
             for segment_id, (mask, _first) in parts.items()
         ],
@@ -217,10 +224,15 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[], 
         print(f"{segment['name']}: {segment['voxels']} voxels, {segment['milliliters']} mL", file=sys.stderr)
         if not segment["voxels"]:
             print(f"{segment['name']}: the model found nothing in this box; is the window right?", file=sys.stderr)
-    for segment_id, outcome in task.outcomes.items():
+    for segment_id, outcome in outcomes.items():
         for sentence in told(outcome):
             name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
             print(f"{name}: {sentence}", file=sys.stderr)
+    if repetition:
+        for segment, count in zip(
+            report["segments"], repetition.differences(list(parts.values()), volume), strict=True
+        ):
+            segment["voxels_changed"] = count
     if args.json:
         write_json(args.json, report)
     return report
@@ -262,7 +274,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         )
     count = len(args.roi or []) or len(args.box or []) // 6 or len(args.slice_box or []) // 5
     count = count or len(args.line or [])
-    if len(args.name) > count:
+    if len(args.name) > count and not args.repeat:
         raise ValueError(f"There are {len(args.name)} names for {count} boxes.")
     for what, path in outputs_of(args).items():
         check_output(what, path, _ENDINGS[what])
@@ -280,6 +292,8 @@ def check_files(runs: Mapping[str, argparse.Namespace]) -> None:
             files.reads(f"ROI{which}", path)
         for path in args.line or ():
             files.reads(f"line{which}", path)
+        if args.repeat:
+            files.reads("segmentation to repeat", args.repeat)
         files.reads_model("model", args.model)
     for which, args in runs.items():
         for what, path in outputs_of(args).items():
@@ -292,17 +306,37 @@ def outputs_of(args: argparse.Namespace) -> dict[str, Path]:
     return {what: Path(path) for what, path in paths.items() if path is not None}
 
 
-def _structures_of_lines(lines: list[Any], names: list[str], node: Any) -> list[Any]:
-    """Make a structure of every lesion that was measured with lines; the first ones get the names that were given."""
-    from dataclasses import replace
+def _structures(args: argparse.Namespace, headless: Any, volume: Volume, node: Any) -> list[Structure]:
+    """Read the boxes, lines or ROIs of the command line."""
+    from MedSAMSlicerLib.mrml.diameters import structures_of_lines
+    from MedSAMSlicerLib.mrml.structure import Structure
 
-    from MedSAMSlicerLib.mrml.diameters import diameters, structure_of_diameter
+    if args.slice_box:
+        numbers = [args.slice_box[start : start + 5] for start in range(0, len(args.slice_box), 5)]
+        names = [*args.name, *(f"Segment_{number + 1}" for number in range(len(args.name), len(numbers)))]
+        return [
+            Structure.of_slice(node, index, box, args.axis, name)
+            for (index, *box), name in zip(numbers, names, strict=True)
+        ]
+    if args.line:
+        return structures_of_lines([headless.load_line(path) for path in args.line], node, args.name)
+    rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
+    for roi, name in zip(rois, args.name, strict=False):
+        roi.SetName(name)
+    if not args.box:
+        return [Structure.of_roi(node, roi) for roi in rois]
+    # The voxels themselves: where they are sheared an ROI, which is a cuboid, can't wrap them.
+    boxes = [args.box[start : start + 6] for start in range(0, len(args.box), 6)]
+    return [Structure.of_voxels(node, box[:3], box[3:], roi.GetName()) for box, roi in zip(boxes, rois, strict=True)]
 
-    found = diameters(lines, node)
-    if len(names) > len(found):
-        raise ValueError(f"There are {len(names)} names for {len(found)} lesions: lines that cross are one lesion.")
-    named = [replace(each, name=name) for each, name in zip(found, names, strict=False)]
-    return [structure_of_diameter(each, node) for each in (*named, *found[len(named) :])]
+
+def _repetition(args: argparse.Namespace, volume: Volume, node: Any) -> Repetition:
+    """Read the file to repeat, and make its model the one to load where none is given."""
+    repetition = Repetition(args.repeat, args.name)
+    repetition.check_volume(args.volume, volume_told(volume, node))
+    if args.model == args.default_of("model"):
+        args.model = find_model(repetition.model)
+    return repetition
 
 
 def _add_boxes(headless: Any, volume: Volume, numbers: list[int]) -> list[Any]:

@@ -31,6 +31,11 @@ _RECIPE = {
     "variants": (int, "of each slice, mirrored or windowed otherwise, whose embeddings are kept (depth decoder)"),
     "rank": (int, "of the adapter's matrices (depth adapter)"),
     "validated_structures": (int, "structures that are segmented in 3-D after each epoch"),
+    "left_out_below": (
+        int,
+        "patients below which each is left out in turn to choose the model (depth decoder); 0: never",
+    ),
+    "patient_tolerance": (float, "by how much the score of a patient who was left out may fall"),
     "guard_tolerance": (float, "by how much the Dice on the sample cases may fall"),
     "precision": (str, "auto or float32"),
     "seed": (int, "of everything that is drawn"),
@@ -60,7 +65,6 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from MedSAMSlicerLib.training.fine_tuning import Job, fine_tune
-    from MedSAMSlicerLib.training.model_file import export_official
     from MedSAMSlicerLib.training.recipe import Recipe
 
     if args.workers < 0:
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     process, _ = rank_and_size()
     _check_files(args)
     changes = {name: getattr(args, name) for name in _RECIPE if getattr(args, name) is not None}
-    names = ("data", "output", "base", "run_folder", "device", "workers", "embeddings")
+    names = ("data", "output", "base", "official", "run_folder", "device", "workers", "embeddings")
     job = Job(recipe=Recipe.of_depth(args.depth, **changes), **{name: getattr(args, name) for name in names})
     with ProgressBar(0, "Training", "steps") as bar:
         outcome = fine_tune(job, lambda progress: _show(progress, bar))
@@ -76,8 +80,6 @@ def run(args: argparse.Namespace) -> int:
     if process:
         return 0
     print(outcome.message, file=sys.stderr)
-    if outcome.output and args.official:
-        export_official(str(outcome.output), args.official)
     if args.json:
         write_json(args.json, {**asdict(outcome), "output": str(outcome.output) if outcome.output else None})
     if outcome.interrupted:

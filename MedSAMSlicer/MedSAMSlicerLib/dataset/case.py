@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from MedSAMSlicerLib.volume.files import Volume
-from MedSAMSlicerLib.volume.intensity import guess_modality
+from MedSAMSlicerLib.volume.intensity import IntensityRange, guess_modality
 
 SPLITS = ("train", "validation", "test")
 
@@ -92,12 +92,13 @@ class LoadedCase:
     """Hold a case's voxels.
 
     :param labels: name -> bool (K, J, I) in the voxels of the volume.
+    :param window: text as `volume.intensity.resolve_window` takes it, or what it returned.
     """
 
     case: Case
     volume: Volume
     labels: dict[str, np.ndarray]
-    window: str
+    window: str | IntensityRange
 
 
 def checksum_of(voxels: np.ndarray) -> str:

@@ -41,6 +41,15 @@ def paired_difference(before: Sequence[float], after: Sequence[float], *, seed: 
     return Difference(float(differences.mean()), float(lower), float(upper), len(differences))
 
 
+def patients_to_show(gain: float, before: Sequence[float], after: Sequence[float]) -> int:
+    """Estimate how many patients it takes until a mean gain is told from chance (2.5 % on its wrong side).
+
+    :param gain: in the figures' unit; ``before`` and ``after``, of at least two patients, tell how much gains spread.
+    """
+    spread = np.subtract(after, before).std(ddof=1)
+    return int(np.ceil((1.96 * spread / gain) ** 2))
+
+
 def signed(value: float) -> str:
     """Write a difference with its sign, and none where it rounds to 0."""
     text = f"{abs(value):.3f}"

@@ -37,6 +37,7 @@ def render(report: Report) -> str:
         "expert's own box in every slice. Means and 95 % intervals are those of a paired bootstrap over patients.</p>",
         "<h2>Before and after, by label</h2>",
         _labels(comparison),
+        *(["<h2>A specialist beside it</h2>", f"<p>{escape(report.beside())}</p>"] if report.specialist else []),
         "<h2>Response to the box</h2>",
         _response(comparison),
         _learning(report),

@@ -19,9 +19,13 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from MedSAMSlicerLib.mrml.markups import wrap_voxels
+from MedSAMSlicerLib.mrml.segmentation_file import save_segmentation
 from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, numpy_from_matrix
-from MedSAMSlicerLib.volume.files import FileError, Volume, atomic_output, read_image, stem
+from MedSAMSlicerLib.volume.files import FileError, Volume, stem
 from MedSAMSlicerLib.volume.image_file import quiet
+
+# Its place for all who write what a scene holds.
+__all__ = ["HeadlessScene", "save_segmentation"]
 
 _MODULE_LOGICS = {
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
@@ -158,26 +162,3 @@ def _is_a_box(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
     """Tell whether an ROI has a place, directions and a size."""
     placed = numpy_from_matrix(roi.GetObjectToNodeMatrix())
     return bool(np.isfinite(placed).all() and np.isfinite(roi.GetSize()).all() and any(roi.GetSize()))
-
-
-def save_segmentation(segmentation: slicer.vtkMRMLSegmentationNode, path: Path) -> None:
-    """Write a segmentation as Slicer does, ``.seg.nrrd`` with names, colors and geometry; either whole or not at all.
-
-    :raises FileError: if Slicer can't write it.
-    """
-    storage = slicer.vtkMRMLSegmentationStorageNode()
-    segmentation.GetScene().AddNode(storage)
-    try:
-        with atomic_output(path) as temporary:
-            storage.SetFileName(str(temporary))
-            # Else Slicer makes three label maps of the volume's size to write one.
-            storage.SetCropToMinimumExtent(True)
-            if not storage.WriteData(segmentation):
-                raise FileError(f"Slicer can't write {path}: is the disk full?")
-            # Slicer does not notice when only the last few kilobytes find no room.
-            try:
-                read_image(temporary)
-            except FileError as error:
-                raise FileError(f"{path} could not be written: is the disk full?") from error
-    finally:
-        segmentation.GetScene().RemoveNode(storage)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from MedSAMSlicerLib.inference.device import choose_device, choose_precision
-from MedSAMSlicerLib.inference.recipes import RECIPES
+from MedSAMSlicerLib.inference.device import choose_device, choose_precision, full_precision
+from MedSAMSlicerLib.inference.recipes import RECIPES, Recipe
+from MedSAMSlicerLib.inference.restoration import Restoration
 from MedSAMSlicerLib.model import Network
 from MedSAMSlicerLib.model.mask_decoder import Window
 from MedSAMSlicerLib.prompts import Box
@@ -26,7 +27,7 @@ _BOXES_ON_GPU = 64
 class Embedding:
     """What the image encoder makes of a slice.
 
-    :param tensor: float32 (1, C, h, w) on the predictor's device.
+    :param tensor: float32 (1, C, h, w) on the device of the predictor that made it.
     :param size: the slice's (rows, columns).
     """
 
@@ -68,6 +69,7 @@ class Predictor:
         self.precision = choose_precision("float32" if single else precision, self.device)
         self.model = model.prepare_for_inference().to(self.device)
         self.model.image_encoder.to(self.precision)
+        self.source = dict(model.source)
         self.recipe = RECIPES[model.preprocessing](model.image_size)
 
     @cached_property
@@ -80,6 +82,7 @@ class Predictor:
         return digest.hexdigest()
 
     @torch.inference_mode()
+    @full_precision()
     def encode(self, image: np.ndarray) -> Embedding:
         """Embed a slice, which takes most of the time; any number of boxes can then be decoded.
 
@@ -100,9 +103,11 @@ class Predictor:
         return Embedding(tensor, (image.shape[0], image.shape[1]))
 
     @torch.inference_mode()
+    @full_precision()
     def decode(self, embedding: Embedding, boxes: Sequence[Box], window: Window | None = None) -> Prediction:
         """Predict one mask per box.
 
+        :param embedding: of this model, on whatever device it was made.
         :param boxes: in pixels of the embedded slice.
         :param window: rows and columns of the slice, to which the masks are confined, and only there computed.
         :raises ValueError: if there is no box.
@@ -110,15 +115,18 @@ class Predictor:
         if not boxes:
             raise ValueError("There is no box to segment: give at least one.")
         scaled = self.recipe.scale_boxes(boxes, embedding.size).to(self.device)
-        restoration = self.recipe.restoration(embedding.size, 4 * embedding.tensor.shape[-1])
-        needed = None
-        if window is not None:
-            needed, restoration = restoration.within(window)
+        tensor = embedding.tensor.to(self.device)
+        part = None if window is None else tuple((span.start, span.stop) for span in window)
+        needed, restoration = _way_back(self.recipe, embedding.size, 4 * tensor.shape[-1], part, self.device)
         batches = scaled.split(_BOXES_ON_CPU if self.device.type == "cpu" else _BOXES_ON_GPU)
-        decoded = [self.model.decode(embedding.tensor, batch, window=needed) for batch in batches]
+        decoded = [self.model.decode(tensor, batch, window=needed) for batch in batches]
         probabilities = torch.cat([restoration(logits) for logits, _ in decoded])
         iou = torch.cat([iou[:, 0] for _, iou in decoded])
-        return Prediction(probabilities.cpu().numpy(), iou.cpu().numpy())
+        if self.device.type == "cpu":
+            return Prediction(probabilities.numpy(), iou.numpy())
+        # At once, as the host waits for the device each time.
+        values = torch.cat([probabilities.flatten(), iou]).cpu().numpy()
+        return Prediction(values[: -len(iou)].reshape(probabilities.shape), values[-len(iou) :])
 
     @property
     def side(self) -> int:
@@ -159,3 +167,21 @@ class Predictor:
         :param mask: bool (rows, columns).
         """
         return self.recipe.box_around(mask)
+
+
+# A structure has one or two windows; one that is followed has another in every slice.
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _way_back(
+    recipe: Recipe,
+    size: tuple[int, int],
+    side: int,
+    window: tuple[tuple[int, int], ...] | None,
+    device: torch.device,
+) -> tuple[Window | None, Restoration]:
+    """Return what a window needs of the embedding, and the way back from there, on the device where it is needed."""
+    needed, restoration = None, recipe.restoration(size, side)
+    if window is not None:
+        rows, columns = (slice(*span) for span in window)
+        needed, restoration = restoration.within((rows, columns))
+    return needed, restoration.to(device)

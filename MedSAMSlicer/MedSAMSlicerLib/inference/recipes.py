@@ -50,6 +50,9 @@ class Recipe(Protocol):
         Return None for a mask in which nothing is left at the resolution that the official scripts look at.
         """
 
+    def __hash__(self) -> int:
+        """Hash what it was made with, as what follows from it is kept."""
+
 
 @dataclass(frozen=True)
 class LiteRecipe:

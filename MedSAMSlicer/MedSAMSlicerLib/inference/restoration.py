@@ -36,6 +36,10 @@ class Restoration:
         maps = linear(linear(maps.float(), columns).transpose(1, 2), rows).transpose(1, 2)
         return maps if self.sigmoid_first else maps.sigmoid()
 
+    def to(self, device: torch.device) -> Restoration:
+        """Return the same with its matrices on a device, where they need not be copied to for every batch."""
+        return replace(self, rows=self.rows.to(device), columns=self.columns.to(device))
+
     def within(self, window: Window) -> tuple[Window, Restoration]:
         """Confine to a part of the slice: what of the embedding it needs, and its restoration from the logits of this.
 

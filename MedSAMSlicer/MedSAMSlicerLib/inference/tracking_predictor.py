@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from MedSAMSlicerLib.inference.device import full_precision
 from MedSAMSlicerLib.inference.predictor import Embedding, Predictor
 from MedSAMSlicerLib.model import MedSAM2
 from MedSAMSlicerLib.model.medsam2 import Finding, Memory
@@ -44,19 +45,23 @@ class TrackingPredictor(Predictor):
         self.network = model
 
     @torch.inference_mode()
+    @full_precision()
     def see_box(self, embedding: Embedding, box: Box) -> Sighting:
         """Find what a box points out.
 
         :param box: in pixels of the embedded slice.
         """
         scaled = self.recipe.scale_boxes([box], embedding.size).to(self.device)
+        embedding = self._here(embedding)
         found = self.network.prompted(embedding.tensor, scaled)
         # What a user has prompted is remembered as a mask, what follows from it as probabilities.
         return self._sighting(embedding, found, (self.network.enlarged(found.logits) > 0).float())
 
     @torch.inference_mode()
+    @full_precision()
     def see_mask(self, embedding: Embedding, mask: np.ndarray) -> Sighting:
         """Take a mask, bool (rows, columns), for what is there."""
+        embedding = self._here(embedding)
         side = self.network.image_size
         pixels = torch.from_numpy(mask.astype(np.float32))[None, None]
         square = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
@@ -65,6 +70,7 @@ class TrackingPredictor(Predictor):
         return self._sighting(embedding, self.network.given(embedding.tensor, square), square)
 
     @torch.inference_mode()
+    @full_precision()
     def follow(
         self, embedding: Embedding, keys: Sequence[tuple[int, Memory]], past: Sequence[Memory], length: int
     ) -> Sighting:
@@ -74,6 +80,9 @@ class TrackingPredictor(Predictor):
         :param past: memories of the slices right before this one, the nearest first.
         :param length: number of slices of the stack.
         """
+        embedding = self._here(embedding)
+        keys = [(distance, self._remembered_here(memory)) for distance, memory in keys]
+        past = [self._remembered_here(memory) for memory in past]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             found = self.network.followed(embedding.tensor, keys, past, length)
         return self._sighting(embedding, found, None)
@@ -82,9 +91,18 @@ class TrackingPredictor(Predictor):
         found = Finding(*(part.float() for part in (found.logits, found.iou, found.score, found.pointer)))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             memory = self.network.remembered(embedding.tensor, found, mask)
-        restoration = self.recipe.restoration(embedding.size, found.logits.shape[-1])
-        probability = restoration(found.logits)[0].cpu().numpy()
-        return Sighting(probability, float(found.iou), float(found.score.sigmoid()), memory)
+        restoration = self.recipe.restoration(embedding.size, found.logits.shape[-1]).to(self.device)
+        probability = restoration(found.logits)[0]
+        # At once, as the host waits for the device each time.
+        values = torch.cat([probability.flatten(), found.iou.flatten(), found.score.sigmoid().flatten()]).cpu().numpy()
+        return Sighting(values[:-2].reshape(probability.shape), float(values[-2]), float(values[-1]), memory)
+
+    def _here(self, embedding: Embedding) -> Embedding:
+        """Return an embedding on this predictor's device, wherever it was made."""
+        return replace(embedding, tensor=embedding.tensor.to(self.device))
+
+    def _remembered_here(self, memory: Memory) -> Memory:
+        return Memory(memory.map.to(self.device), memory.pointer.to(self.device))
 
     @property
     def _half(self) -> bool:

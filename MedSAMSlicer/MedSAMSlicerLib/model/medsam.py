@@ -10,6 +10,7 @@ from MedSAMSlicerLib.model.network import Network
 from MedSAMSlicerLib.model.prompt_encoder import Points, PromptEncoder
 from MedSAMSlicerLib.model.tiny_vit import ConvBN, WindowAttention
 from MedSAMSlicerLib.model.transformer import TwoWayTransformer
+from MedSAMSlicerLib.model.vit import Attention
 
 
 def _two_layers() -> nn.Module:
@@ -79,4 +80,6 @@ class MedSAM(Network):
                 module.fold()
             elif isinstance(module, WindowAttention):
                 module.keep_bias()
+            elif isinstance(module, Attention):
+                module.keep_tables()
         self.prompt_encoder.keep_dense_pe()

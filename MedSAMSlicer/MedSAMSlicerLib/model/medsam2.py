@@ -130,11 +130,13 @@ class MedSAM2(Network):
         :param embedding: what `encode` made of the slice, (1, 1024, h, w).
         :param boxes: (N, 4) as x0, y0, x1, y1 in pixels of the preprocessed image.
         """
-        # SAM 2 takes a box for two points, which get company by an empty one.
-        labels = torch.tensor([[2, 3]], device=boxes.device).expand(len(boxes), -1)
-        sparse, dense = self.sam_prompt_encoder(None, (boxes.view(-1, 2, 2), labels), None)
-        image = self._image(embedding) + self.no_mem_embed.transpose(1, 2)[..., None]
-        return self._decoded(embedding, image, sparse, dense, multimask=False, window=window)
+        return self._decoded(embedding, *self._asked(embedding, boxes), multimask=False, window=window)
+
+    def masks_to_train(self, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict the single mask of each box, and the three that slices without a box choose from: see `Network`."""
+        image, sparse, dense = self._asked(embeddings, boxes)
+        pe = self.sam_prompt_encoder.dense_pe()
+        return self.sam_mask_decoder.all_masks(image, self._details(embeddings), pe, sparse, dense)
 
     def given(self, embedding: Tensor, mask: Tensor) -> Finding:
         """Take a mask for what is found in a slice.
@@ -217,13 +219,24 @@ class MedSAM2(Network):
         multimask: bool,
         window: Window | None = None,
     ) -> Finding:
-        details = embedding[:, self._dim :].permute(0, 2, 3, 1)
         image_pe = self.sam_prompt_encoder.dense_pe()
-        decoded: DecodedObject = self.sam_mask_decoder(image, details, image_pe, sparse, dense, multimask, window)
+        decoded: DecodedObject = self.sam_mask_decoder(
+            image, self._details(embedding), image_pe, sparse, dense, multimask, window
+        )
         there = decoded.score > 0
         logits = torch.where(there[..., None, None], decoded.logits, NO_OBJECT)
         pointer = torch.where(there, self.obj_ptr_proj(decoded.token), self.no_obj_ptr)
         return Finding(logits, decoded.iou, decoded.score, pointer)
+
+    def _asked(self, embedding: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what boxes ask without any memory: the image (B, 256, h, w), sparse and dense prompts."""
+        # SAM 2 takes a box for two points, which get company by an empty one.
+        labels = torch.tensor([[2, 3]], device=boxes.device).expand(len(boxes), -1)
+        sparse, dense = self.sam_prompt_encoder(None, (boxes.view(-1, 2, 2), labels), None)
+        return self._image(embedding) + self.no_mem_embed.transpose(1, 2)[..., None], sparse, dense
+
+    def _details(self, embedding: Tensor) -> Tensor:
+        return embedding[:, self._dim :].permute(0, 2, 3, 1)
 
     def _image(self, embedding: Tensor) -> Tensor:
         return embedding[:, : self._dim]

@@ -17,7 +17,8 @@ class Network(nn.Module):
     :param preprocessing: the recipe of `inference.recipes` that the weights were trained with.
     :param image_size: side of the square input in pixels.
 
-    ``metadata`` holds what the author of the weights saved with them (see `checkpoint.save_checkpoint`).
+    ``metadata`` holds what the author of the weights saved with them (see `checkpoint.save_checkpoint`), ``source``
+    which files they are from, where that is known (see `loading.load_model`).
     """
 
     image_encoder: nn.Module
@@ -28,6 +29,7 @@ class Network(nn.Module):
         self.preprocessing = preprocessing
         self.image_size = image_size
         self.metadata: dict[str, Any] = {}
+        self.source: dict[str, str] = {}
         self.prepared = False
 
     @property
@@ -61,6 +63,13 @@ class Network(nn.Module):
         :return: logits (N, 1, 4 * h, 4 * w) and the model's estimate of their IoU (N, 1).
         """
         raise NotImplementedError
+
+    def masks_to_train(self, embeddings: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict all masks of each box that training has to keep right: logits (N, M, 4 * h, 4 * w), and IoU (N, M).
+
+        The first one is that of `decode`; of the others, if there are any, one at least should be right.
+        """
+        return self.decode(embeddings, boxes)
 
     @torch.no_grad()
     def prepare_for_inference(self) -> Network:

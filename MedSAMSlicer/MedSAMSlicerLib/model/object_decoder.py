@@ -75,26 +75,13 @@ class ObjectDecoder(MaskDecoder):
         :param window: rows and columns of the embedding to which the masks are confined, None for all; in it they are
             the same.
         """
-        output_tokens = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
-        tokens, parts = self._attend(image + dense, image_pe, output_tokens, sparse)
+        tokens, logits, iou = self._masks(image, details, image_pe, sparse, dense)
         mask_tokens = tokens[:, 2:6]
-        weights = self._weights(mask_tokens, range(4)).chunk(len(parts))
-        size = (image.shape[2], image.shape[3])
-        finer = details.expand(len(sparse), -1, -1, -1).flatten(1, 2).chunk(len(parts))
-        logits = torch.cat(
-            [
-                draw(self._enlarge(part, *detail.split(self.split, dim=2)), weight, size)
-                for part, detail, weight in zip(parts, finer, weights, strict=True)
-            ]
-        )
-        iou = self.iou_prediction_head(tokens[:, 1]).sigmoid()
         prompt = torch.arange(len(iou), device=iou.device)
         best = 1 + iou[:, 1:].argmax(dim=1)
         single = torch.zeros_like(best)
         # The pointer to an object that was prompted always is the single mask's.
         pointed, choice = (best, best) if multimask else (single, torch.where(_stable(logits[:, 0]), single, best))
-        if self.training and not multimask:
-            choice = single
         rows, columns = (slice(4 * part.start, 4 * part.stop) for part in window) if window else (slice(None),) * 2
         score = self.pred_obj_score_head(tokens[:, 0])
         return DecodedObject(
@@ -103,6 +90,33 @@ class ObjectDecoder(MaskDecoder):
             mask_tokens[prompt, pointed],
             score,
         )
+
+    def all_masks(
+        self, image: Tensor, details: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Predict the single mask and its three alternatives of each prompt, for training; see `forward`.
+
+        :return: logits (N, 4, 4 * h, 4 * w) and estimated IoU (N, 4).
+        """
+        _, logits, iou = self._masks(image, details, image_pe, sparse, dense)
+        return logits, iou
+
+    def _masks(
+        self, image: Tensor, details: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens (N, 6 + T, C), logits of all masks (N, 4, 4 * h, 4 * w), and their estimated IoU (N, 4)."""
+        output_tokens = torch.cat([self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight])
+        tokens, parts = self._attend(image + dense, image_pe, output_tokens, sparse)
+        weights = self._weights(tokens[:, 2:6], range(4)).chunk(len(parts))
+        size = (image.shape[2], image.shape[3])
+        finer = details.expand(len(sparse), -1, -1, -1).flatten(1, 2).chunk(len(parts))
+        logits = torch.cat(
+            [
+                draw(self._enlarge(part, *detail.split(self.split, dim=2)), weight, size)
+                for part, detail, weight in zip(parts, finer, weights, strict=True)
+            ]
+        )
+        return tokens, logits, self.iou_prediction_head(tokens[:, 1]).sigmoid()
 
     def _enlarge(self, image_tokens: Tensor, quarters: Tensor, sixteenths: Tensor) -> Tensor:
         """Enlarge image tokens (n, P, C), with the details of every pixel: (n, P * 16, C / 8)."""

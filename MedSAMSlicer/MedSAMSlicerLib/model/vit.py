@@ -94,6 +94,10 @@ class Attention(nn.Module):
     :param window_size: side of a window in tokens; a window as large as the map is global attention.
     """
 
+    kept_rows: Tensor | None
+    kept_columns: Tensor | None
+    kept_place: Tensor | None
+
     def __init__(self, dim: int, num_heads: int, window_size: int) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -102,6 +106,8 @@ class Attention(nn.Module):
         self.proj = Linear(dim, dim)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * window_size - 1, dim // num_heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * window_size - 1, dim // num_heads))
+        for name in ("kept_rows", "kept_columns", "kept_place"):
+            self.register_buffer(name, None, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, H, W, dim) to the same shape."""
@@ -112,29 +118,52 @@ class Attention(nn.Module):
         windows, tokens, _ = qkv.shape
         q, k, v = qkv.view(windows, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         grid = q.unflatten(2, (self.window_size, self.window_size))
-        rows = torch.einsum("bnhwc,hkc->bnhwk", grid, relative_positions(self.rel_pos_h)).flatten(2, 3)
-        columns = torch.einsum("bnhwc,wkc->bnhwk", grid, relative_positions(self.rel_pos_w)).flatten(2, 3)
-        attend = attend_by_strips if x.device.type == "cpu" and torch.is_inference_mode_enabled() else attend_fused
-        x = attend(q, k, v, rows, columns).transpose(1, 2).reshape(windows, tokens, -1)
+        row_table = relative_positions(self.rel_pos_h) if self.kept_rows is None else self.kept_rows
+        column_table = relative_positions(self.rel_pos_w) if self.kept_columns is None else self.kept_columns
+        rows = torch.einsum("bnhwc,hkc->bnhwk", grid, row_table).flatten(2, 3)
+        columns = torch.einsum("bnhwc,wkc->bnhwk", grid, column_table).flatten(2, 3)
+        if x.device.type == "cpu" and torch.is_inference_mode_enabled():
+            x = attend_by_strips(q, k, v, rows, columns)
+        else:
+            x = attend_fused(q, k, v, rows, columns, self.kept_place)
+        x = x.transpose(1, 2).reshape(windows, tokens, -1)
         return self.proj(join_windows(x, self.window_size, size))
 
+    def keep_tables(self) -> None:
+        """Look up once and for all what depends on the weights alone: a third of the kernels of the encoder."""
+        self.kept_rows, self.kept_columns = relative_positions(self.rel_pos_h), relative_positions(self.rel_pos_w)
+        self.kept_place = places(self.window_size, self.rel_pos_h)
 
-def attend_fused(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, place: Tensor | None = None) -> Tensor:
     """Attend with a bias per row and per column of the keys, without the matrix of attention in memory.
 
     The bias becomes part of the scalar product: a query is followed by its biases, a key by ones at its row and its
-    column. So PyTorch's fused kernels, which take no such bias, compute it all; values are padded to the same length.
+    column. So PyTorch's fused kernels, which take no such bias, compute it all; values are padded to the same length,
+    and all with zeros to a multiple of 8, as these kernels ask of half precision.
 
     :param q: queries (B, heads, S * S, C), as the keys and the values.
     :param rows: bias (B, heads, S * S, S) of every query to the S rows of keys; ``columns`` likewise.
+    :param place: see `places`, where it is at hand.
     :return: (B, heads, S * S, C).
     """
     side, channels = rows.shape[-1], q.shape[-1]
-    one = torch.eye(side, dtype=q.dtype, device=q.device)
-    place = torch.cat([one.repeat_interleave(side, dim=0), one.repeat(side, 1)], dim=1).expand(*k.shape[:2], -1, -1)
-    queries = torch.cat([q * channels**-0.5, rows, columns], dim=-1)
-    values = F.pad(v, (0, 2 * side))
-    return F.scaled_dot_product_attention(queries, torch.cat([k, place], dim=-1), values, scale=1.0)[..., :channels]
+    place = places(side, q) if place is None else place
+    spare = place.shape[1] - 2 * side
+    queries = torch.cat([q * channels**-0.5, rows, columns, rows.new_zeros(1).expand(*rows.shape[:3], spare)], dim=-1)
+    keys = torch.cat([k, place.expand(*k.shape[:2], -1, -1)], dim=-1)
+    values = F.pad(v, (0, place.shape[1]))
+    return F.scaled_dot_product_attention(queries, keys, values, scale=1.0)[..., :channels]
+
+
+def places(side: int, queries: Tensor) -> Tensor:
+    """Mark the row and the column of every key by a one, for `attend_fused`: (side * side, 2 * side and what is spare).
+
+    :param queries: (..., C) of the same type and device; together with C the length is a multiple of 8.
+    """
+    one = torch.eye(side, dtype=queries.dtype, device=queries.device)
+    marks = torch.cat([one.repeat_interleave(side, dim=0), one.repeat(side, 1)], dim=1)
+    return F.pad(marks, (0, -(queries.shape[-1] + 2 * side) % 8))
 
 
 def attend_by_strips(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

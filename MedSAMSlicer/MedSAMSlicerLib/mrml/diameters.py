@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import slicer
@@ -129,6 +129,20 @@ def structure_of_diameter(
     """
     axis, box = "ijk"[diameter.axis], astuple(diameter.box)
     return Structure.of_slice(volume, diameter.index, box, axis, diameter.name, segment_id)
+
+
+def structures_of_lines(
+    lines: Sequence[slicer.vtkMRMLMarkupsLineNode], volume: slicer.vtkMRMLVolumeNode, names: Sequence[str] = ()
+) -> list[Structure]:
+    """Take every measured lesion, see `diameters`; the first ones get names other than their lines'.
+
+    :raises ValueError: as `diameters` does, and if there are more names than lesions.
+    """
+    found = diameters(lines, volume)
+    if len(names) > len(found):
+        raise ValueError(f"There are {len(names)} names for {len(found)} lesions: lines that cross are one lesion.")
+    named = [replace(each, name=name) for each, name in zip(found, names, strict=False)]
+    return [structure_of_diameter(each, volume) for each in (*named, *found[len(named) :])]
 
 
 def box_of_diameter(diameter: Diameter, volume: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLMarkupsROINode:

@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 import vtk
 
+from MedSAMSlicerLib.mrml.provenance import read_fields, write_fields
 from MedSAMSlicerLib.mrml.segments import labelmap_of, oriented_image, put_labelmap, voxels_of
 from MedSAMSlicerLib.mrml.transforms import numpy_from_matrix
 from MedSAMSlicerLib.volume.geometry import bounding_box
@@ -93,7 +94,10 @@ class SegmentState:
         return self.metadata.GetName() or ""
 
     def put(self, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> None:
-        """Make a segment hold these voxels; one that isn't there is added under its old ID, name and color."""
+        """Make a segment hold these voxels, and tell where they come from.
+
+        One that isn't there is added under its old ID, name and color.
+        """
         content = segmentation.GetSegmentation()
         if content.GetSegment(segment_id) is None:
             content.AddEmptySegment(segment_id, self.name, self.metadata.GetColor())
@@ -101,6 +105,8 @@ class SegmentState:
             # In the label map that it shares with others it has another label now.
             self.metadata.SetLabelValue(segment.GetLabelValue())
             segment.DeepCopyMetadata(self.metadata)
+        else:
+            write_fields(content.GetSegment(segment_id), read_fields(self.metadata))
         put_labelmap(segmentation, segment_id, self.mask.labelmap())
 
 

@@ -139,13 +139,17 @@ class SegmentationSession:
             editor_node=editor_node,
         )
 
-    def run(self, task: SegmentationTask) -> Iterator[Step]:
-        """Carry a task out in this thread, slice by slice; closed early, it keeps what is done."""
-        if self.predictor is None:
+    def run(self, task: SegmentationTask, predictor: Predictor | None = None) -> Iterator[Step]:
+        """Carry a task out in this thread, slice by slice; closed early, it keeps what is done.
+
+        :param predictor: instead of the session's.
+        """
+        predictor = predictor or self.predictor
+        if predictor is None:
             raise RuntimeError("The session has no model yet: set its predictor.")
         try:
             try:
-                for number, result in task.compute(self.predictor, self.cache):
+                for number, result in task.compute(predictor, self.cache):
                     yield task.take(number, result)
                 task.finish()
             except GeneratorExit:

@@ -10,6 +10,7 @@ import slicer
 from MedSAMSlicerLib.mrml.editing_rules import apply_editing_rules, gives_way
 from MedSAMSlicerLib.mrml.history import Edit
 from MedSAMSlicerLib.mrml.pending import PendingSlices
+from MedSAMSlicerLib.mrml.provenance import VoxelsDigest, source_of, write_fields
 from MedSAMSlicerLib.mrml.segment_state import PackedMask, SegmentState, stamp
 from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, require_labelmaps, union
 from MedSAMSlicerLib.mrml.structure import Structure
@@ -19,6 +20,7 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.propagation import check_propagation, propagation_for
+from MedSAMSlicerLib.volume.provenance import Prompts, run_fields, volume_text
 from MedSAMSlicerLib.volume.review import SliceReview, review
 from MedSAMSlicerLib.volume.segmentation import segment_structure
 from MedSAMSlicerLib.volume.stack import SliceStack
@@ -50,6 +52,8 @@ class _Part:
     keys: tuple[KeySlice, ...]
     results: dict[int, SliceMask]
     outcome: Outcome = field(default_factory=Outcome)
+    first: int | None = None
+    propagation: str = ""
     segment_id: str | None = None
     writer: SegmentWriter | None = None
     pending: PendingSlices | None = None
@@ -136,7 +140,9 @@ class SegmentationTask:
         self._volume, self._segmentation = volume, segmentation
         self._save_state, self._record, self._remember = save_state, record, remember
         self._propagation, self._first, self._editor_node = propagation, first, editor_node
-        self._limit = limit
+        self._limit, self._window = limit, window
+        self._digest = VoxelsDigest(volume.GetImageData().GetPointData().GetScalars(), voxels(volume))
+        self._source: Mapping[str, str] = {}
         self._saved = self._writing = False
         self._others: dict[str, SegmentState] = {}
         self._stamp = _stamp(volume)
@@ -156,15 +162,18 @@ class SegmentationTask:
 
         :return: pairs for `take`: which structure, and a slice of it.
         """
+        self._source = source_of(predictor)
         for number, part in enumerate(self._parts):
             for result in self._compute(part, predictor, cache):
                 yield number, result
+                # Here it holds nobody up: the first slice is on show.
+                self._digest.sha256()
 
     def _compute(self, part: _Part, predictor: Predictor, cache: EmbeddingCache) -> Generator[SliceMask, None, None]:
-        propagation = propagation_for(self._propagation, predictor)
-        first = self._first_of(part, propagation)
+        part.propagation = propagation_for(self._propagation, predictor)
+        part.first = self._first_of(part, part.propagation)
         part.outcome = yield from segment_structure(
-            part.stack, part.boxes, predictor, cache, part.keys, propagation, first, self._limit
+            part.stack, part.boxes, predictor, cache, part.keys, part.propagation, part.first, self._limit
         )
 
     @property
@@ -299,23 +308,57 @@ class SegmentationTask:
                 apply_editing_rules(self._editor_node, part.writer, held, self._volume)
             before[part.writer.segment_id] = part.before
         self._writing, self._others = False, {}
-        self._record_since(before)
+        self._record_since(before, complete=complete)
 
     def _read_others(self) -> dict[str, SegmentState]:
         ids = set(self._segmentation.GetSegmentation().GetSegmentIDs()) - set(self.segment_ids)
         states = {segment_id: SegmentState.of(self._segmentation, segment_id) for segment_id in sorted(ids)}
         return {segment_id: state for segment_id, state in states.items() if state is not None}
 
-    def _record_since(self, before: Mapping[str, SegmentState | None]) -> None:
-        """Record which segments hold something else than before."""
+    def _record_since(self, before: Mapping[str, SegmentState | None], *, complete: bool = True) -> None:
+        """Record which segments hold something else than before; those of the task tell of it from now on."""
         after = {segment_id: SegmentState.of(self._segmentation, segment_id) for segment_id in before}
         changed = {
             segment_id: now
             for segment_id, now in after.items()
             if now is not None and ((was := before[segment_id]) is None or not was.mask.equals(now.mask))
         }
+        for part in self._parts:
+            if part.segment_id in changed:
+                fields = self._fields(part, changed[part.segment_id].mask, complete)
+                for segment in (
+                    self._segmentation.GetSegmentation().GetSegment(part.segment_id),
+                    changed[part.segment_id].metadata,
+                ):
+                    write_fields(segment, fields)
         if changed:
             self._record(Edit({segment_id: before[segment_id] for segment_id in changed}, changed))
+
+    def _fields(self, part: _Part, held: PackedMask, complete: bool) -> dict[str, str]:
+        """Tell how a structure was segmented."""
+        assert part.writer is not None
+        reservation = "" if complete else f"It was stopped after {len(part.results)} slices."
+        if self._editor_node is not None and not held.equals(PackedMask.of(union(part.writer.written or ()))):
+            reservation = "The Segment Editor's masking has cut it."
+        structure, values = part.structure, part.stack.range
+        prompts = Prompts(
+            axis="ijk"[part.stack.axis],
+            corners=structure.corners,
+            start=structure.start,
+            boxes=structure.boxes,
+            key_slices=structure.key_slices,
+            limit=self._limit if structure.is_followed else None,
+            first=part.first,
+        )
+        return run_fields(
+            self._source,
+            prompts,
+            volume=volume_text(part.stack.dimensions, self._volume.GetSpacing(), self._digest.sha256()),
+            window=f"{self._window} ({values.lower:g} to {values.upper:g})",
+            propagation=part.propagation,
+            review=review(part.stack.axis, part.results.values()),
+            reservation=reservation,
+        )
 
     def _save(self) -> None:
         if not self._saved:

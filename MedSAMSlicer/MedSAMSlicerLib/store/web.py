@@ -46,10 +46,19 @@ def open_address(address: str, headers: dict[str, str]) -> http.client.HTTPRespo
         token = base64.b64encode(unquote(credentials).encode()).decode("ascii")
         request.add_unredirected_header("Authorization", f"Basic {token}")
     try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        # Not `urlopen`, which keeps to the proxies of its first call in the process.
+        response: http.client.HTTPResponse = urllib.request.build_opener().open(request, timeout=TIMEOUT_S)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise web_error(error) from error
+        failure, proxy = web_error(error), _proxy_of(parts.scheme, parts.hostname or "")
+        if proxy:
+            failure = WebError(f"{failure}, through the proxy {without_credentials(proxy)}", passing=failure.passing)
+        raise failure from error
     return response
+
+
+def _proxy_of(scheme: str, host: str) -> str:
+    """Return the address of the proxy that urllib asks for a host; empty if none."""
+    return "" if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme, "")
 
 
 def web_error(error: Exception) -> WebError:

@@ -15,6 +15,7 @@ from MedSAMSlicerLib.store.archive import extract
 from MedSAMSlicerLib.store.catalog import WEIGHTS, ArchiveMember, Weights, weights_named
 from MedSAMSlicerLib.store.download import Progress, download
 from MedSAMSlicerLib.store.folder import StorageError, replacing, sha256_of, store_folder, writing_to
+from MedSAMSlicerLib.store.log import note
 
 State = Literal["absent", "present", "damaged"]
 
@@ -124,6 +125,7 @@ class WeightsStore:
                 if isinstance(source, ArchiveMember) and source.archive.sha256 == sha256:
                     extract(path, [(source.member, target, weights.size, weights.sha256)])
                     self._remember(target, weights.sha256)
+                    note("imported", target, path)
                     return target
         self._refuse_wrong_file(weights, path, sha256)
         if self._expected_sha256(weights) is None:
@@ -133,6 +135,7 @@ class WeightsStore:
             if sha256_of(draft) != sha256:
                 raise ValueError(f"{path} changes while it is copied: wait until it is complete and import it again.")
         self._remember(target, sha256)
+        note("imported", target, path)
         return target
 
     def remove(self, name: str) -> None:
@@ -141,6 +144,12 @@ class WeightsStore:
         with writing_to(path):
             path.unlink(missing_ok=True)
             _record_file(path).unlink(missing_ok=True)
+        note("removed", path)
+
+    def checksum(self, path: Path) -> str | None:
+        """Return the SHA-256 of a file of the store that is remembered and still true; None where it has to be read."""
+        record = _read_record(path) if path.parent == self.folder else None
+        return record.sha256 if record is not None and record.describes(path) else None
 
     def identify(self, path: Path) -> Weights | None:
         """Return the entry of the catalog whose very file this is, wherever it lies and whatever it is called."""

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, distributed
 
 from MedSAMSlicerLib.inference.device import choose_device
 
@@ -44,15 +43,21 @@ class Team:
         distributed.all_gather_object(values, value)
         return values
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """Return a module whose gradients are the mean over all processes."""
-        if self.size == 1:
-            return module
-        return DistributedDataParallel(module)
+    def average(self, parameters: Sequence[Tensor]) -> None:
+        """Make each parameter's gradient the mean over all processes. All must call this.
 
-    def apart(self, module: nn.Module) -> contextlib.AbstractContextManager[Any]:
-        """Return a context in which gradients are not exchanged yet, as more of the same step follow."""
-        return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
+        In one exchange: PyTorch's DistributedDataParallel, which sends while it still computes, keeps hold of the
+        group for ever, and a thread of it that lives when the interpreter ends can abort the process.
+        """
+        if self.size == 1:
+            return
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+        mean = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(mean)
+        mean /= self.size
+        parts = mean.split([gradient.numel() for gradient in gradients])
+        for parameter, gradient, part in zip(parameters, gradients, parts, strict=True):
+            parameter.grad = part.view_as(gradient)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import torch
 
 from MedSAMSlicerLib.inference.predictor import Embedding, Predictor
 from MedSAMSlicerLib.store.folder import replacing
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Slice
 
 
 class StoredEmbeddings(EmbeddingCache):
@@ -44,11 +44,12 @@ class StoredEmbeddings(EmbeddingCache):
         """Encode a slice, unless its embedding is on disk already."""
         self.embedding(self._encoder, image)
 
-    def embedding(self, encoder: Any, image: np.ndarray) -> Embedding:
+    def embedding(self, encoder: Any, image: np.ndarray | Slice) -> Embedding:
         """Read the embedding of a slice, or encode it and write it.
 
         :raises StorageError: if it can't be written.
         """
+        image = image.pixels() if isinstance(image, Slice) else image
         path = self.path(image)
         kept = read_embedding(path)
         if kept is None or kept.shape != (1, *self._encoder.model.embedding_shape):

@@ -7,18 +7,20 @@ import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from MedSAMSlicerLib.dataset.case import Case
 from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.inference.predictor import Predictor
-from MedSAMSlicerLib.model import MedSAM, load_checkpoint
+from MedSAMSlicerLib.model import load_checkpoint
 from MedSAMSlicerLib.store.folder import sha256_of, store_folder
 from MedSAMSlicerLib.store.weights import WeightsStore
+from MedSAMSlicerLib.training.conclusion import anonymous, gained, told
 from MedSAMSlicerLib.training.distributed import Team, joined
 from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
+from MedSAMSlicerLib.training.folds import folds_of
 from MedSAMSlicerLib.training.loop import Loop, Stopped
-from MedSAMSlicerLib.training.model_file import model_card, publish
+from MedSAMSlicerLib.training.model_file import export_official, model_card, publish
 from MedSAMSlicerLib.training.outlines import Outlines
 from MedSAMSlicerLib.training.preconditions import check_dataset, check_output, check_room, load_base
 from MedSAMSlicerLib.training.recipe import Recipe
@@ -36,6 +38,7 @@ class Job:
     :param data: folder of the `dataset.site.SiteDataset`.
     :param output: the model file to write.
     :param base: name or file of the model to start from, see `loading.load_predictor`.
+    :param official: a second file to write, as the official code loads it, see `model_file.export_official`.
     :param run_folder: where the run keeps its state, by default beside the output.
     :param workers: processes that prepare samples beside the one that trains.
     :param embeddings: folder of the embeddings of the depth decoder, by default in the store; runs share it.
@@ -46,6 +49,7 @@ class Job:
     output: Path
     recipe: Recipe
     base: str = "lite"
+    official: Path | None = None
     run_folder: Path | None = None
     device: str = "auto"
     workers: int = 0
@@ -66,8 +70,8 @@ class Outcome:
     """
 
     output: Path | None
-    best: dict[str, float]
-    base: dict[str, float]
+    best: dict[str, Any]
+    base: dict[str, Any]
     test: dict[str, float] | None
     message: str
     interrupted: bool = False
@@ -119,7 +123,7 @@ class _Run:
     def __init__(
         self, job: Job, folder: RunFolder, team: Team, store: WeightsStore, tell: Callable[[Progress], None]
     ) -> None:
-        self.job, self.folder, self.team, self.tell = job, folder, team, tell
+        self.job, self.folder, self.team, self.store, self.tell = job, folder, team, store, tell
         recipe = job.recipe
         if team.leads:
             folder.tell(Progress("preparing", of=recipe.epochs))
@@ -130,10 +134,13 @@ class _Run:
         if team.leads:
             check_dataset(self.dataset, self.train, self.held)
         self.base_path, self.base = load_base(job.base, recipe.depth, store)
-        check_output(job.output, self.base_path, self.base)
+        for output in filter(None, (job.output, job.official)):
+            check_output(output, self.base_path, self.base)
         known = any(weights.name == job.base for weights in store.catalog)
         origin = (job.base if known else self.base_path.name, sha256_of(self.base_path))
-        outlines = Outlines(self.dataset.load(case) for case in self.train)
+        self.folds = folds_of(self.train, self.held, recipe)
+        loaded = {case.id: case for fold in self.folds for case in fold.train}
+        outlines = Outlines(self.dataset.load(case) for case in loaded.values())
         self.trainee = Trainee(self.base, recipe, *origin)
         embeddings = None
         if self.trainee.from_embeddings:
@@ -142,7 +149,7 @@ class _Run:
             encoder = Predictor(copy.deepcopy(self.base), device=str(team.device))
             embeddings = StoredEmbeddings(embeddings_folder, encoder)
         self.validation = Validation(
-            [self.dataset.load(case) for case in self.held],
+            [[self.dataset.load(case) for case in fold.held] for fold in self.folds],
             self.base,
             recipe,
             team,
@@ -152,7 +159,7 @@ class _Run:
         )
         self.loop = Loop(
             self.trainee,
-            Samples(outlines, recipe),
+            [Samples(outlines.of_cases({case.id for case in fold.train}), recipe) for fold in self.folds],
             self.validation,
             team,
             embeddings=embeddings,
@@ -161,7 +168,6 @@ class _Run:
             keep=self._keep,
         )
         self.card = model_card(*origin, recipe, [*self._seen(), *self.kept], len(outlines.all))
-        self.before: dict[str, float] = {}
         # Only now that all that may be refused has been loaded.
         if team.leads:
             seen = {case.id: [case.split, case.checksum, case.labels_checksum, case.window] for case in self._seen()}
@@ -174,11 +180,11 @@ class _Run:
         try:
             state = self.folder.load_state()
             if state:
-                self.before = state["base"]
+                self.validation.before = state["base"]
                 self.loop.restore(state)
             else:
-                self.before = self.validation.figures(copy.deepcopy(self.base))
-                self.loop.best = {**self.before, "epoch": 0}
+                self.validation.before = self.validation.figures(lambda fold: copy.deepcopy(self.base))
+                self.loop.best = {**self.validation.before, "epoch": 0}
             self.loop.run()
             test = self._tested() if self.kept and self.loop.best["epoch"] else None
         except Stopped:
@@ -187,7 +193,10 @@ class _Run:
         output = self.job.output if best.get("epoch") else None
         if output and self.team.leads:
             publish(self.folder.best, output, test)
-        outcome = Outcome(output, best, self.before, test, self._message(stopped, best))
+            if self.job.official:
+                export_official(str(output), self.job.official, self.store)
+        message = told(self.loop.history, self.validation, self.folds, stopped=stopped)
+        outcome = Outcome(output, best, self.validation.before, test, message)
         if self.team.leads:
             end = self.loop.progress("stopped" if stopped else "done", message=outcome.message)
             self.folder.tell(end)
@@ -202,32 +211,18 @@ class _Run:
         if not self.team.leads:
             return
         if is_best:
-            validation = {**state["best"], "base": self.before}
-            self.trainee.save(self.folder.best, {**self.card, "validation": validation})
-        self.folder.save_state({**state, "base": self.before}, history)
+            before = self.validation.before
+            gain = asdict(gained(before, state["best"]))
+            figures = {**anonymous(state["best"]), "base": anonymous(before), "gain": gain, "folds": len(self.folds)}
+            figures["seconds"] = sum(row["seconds"] for row in history)
+            self.trainee.save(self.folder.best, {**self.card, "validation": figures})
+        self.folder.save_state({**state, "base": self.validation.before}, history)
         show_in_tensorboard(self.folder.folder / "tensorboard", history[-1])
 
     def _tested(self) -> dict[str, Any]:
         """Measure the best model and the base model on cases that had no part in anything."""
         structures = spread([self.dataset.load(case) for case in self.kept], self.job.recipe.validated_structures)
-        best = cast(MedSAM, load_checkpoint(self.folder.best, lambda name, sha256: self.base_path))
+        best = load_checkpoint(self.folder.best, lambda name, sha256: self.base_path)
         after = self.validation.scored(best, structures)
         base = self.validation.scored(copy.deepcopy(self.base), structures)
         return {**after, "structures": len(structures), "base": base}
-
-    def _message(self, stopped: bool, best: dict[str, float]) -> str:
-        if not best.get("epoch"):
-            if stopped:
-                return "Stopped before an epoch was better than the base model: no model was written."
-            return (
-                f"No epoch was better than the base model ({self.before['validation_score']:.3f} on the validation "
-                "cases): no model was written, go on with the base model."
-            )
-        figures = ", ".join(
-            f"{self.before[key]:.3f} to {best[key]:.3f} from {box}"
-            for key, box in (("validation_dice", "a 3-D box"), ("validation_slice_dice", "a box per slice"))
-        )
-        text = f"Dice on the validation cases: {figures} (epoch {best['epoch']})."
-        if not self.validation.guarded:
-            text += " The sample cases are not on this computer, so nobody has checked what was forgotten."
-        return f"Stopped. {text}" if stopped else text

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 
 from MedSAMSlicerLib.inference.recipes import RECIPES
-from MedSAMSlicerLib.model import MedSAM
+from MedSAMSlicerLib.model import Network
 from MedSAMSlicerLib.training.distributed import Team
 from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.losses import sample_losses
@@ -31,19 +32,23 @@ class Stopped(Exception):
 class Judge(Protocol):
     """What the loop needs of `validation.Validation`."""
 
-    def figures(self, model: MedSAM) -> dict[str, float]:
-        """Measure a model: at least ``validation_score``, which the best epoch is chosen by."""
+    def figures(self, model_of: Callable[[int], Network]) -> dict[str, float]:
+        """Measure the models of all folds: at least ``validation_score``, which the best epoch is chosen by."""
 
-    def objection(self, model: MedSAM) -> str:
-        """Say why a model can't be the best, whatever its Dice; empty if it can."""
+    def objection(self, figures: dict[str, float], model: Network) -> str:
+        """Say why a model can't be the best, whatever its score; empty if it can."""
 
 
 class Loop:
     """Train epoch by epoch; after each one everything that the next one begins with is handed out to be kept.
 
-    :param embeddings: of the depth decoder.
+    All folds are at the same epoch: each has weights and an optimizer of its own, and takes the trainee in turn. The
+    model of an epoch is the mean of their weights, moved toward the base model by one of the recipe's strengths.
+
     ``best`` holds the figures of the best epoch; who fills it in before sets what the first one must surpass.
 
+    :param folds: what each is trained on; a single one where cases are held out for good.
+    :param embeddings: of the depth decoder.
     :param tell: called with the progress after every batch; raises `Stopped` to end the run.
     :param keep: called after every epoch with the state, the log and whether this epoch is the best.
     """
@@ -51,7 +56,7 @@ class Loop:
     def __init__(
         self,
         trainee: Trainee,
-        samples: Samples,
+        folds: Sequence[Samples],
         judge: Judge,
         team: Team,
         *,
@@ -60,17 +65,14 @@ class Loop:
         tell: Callable[[Progress], None],
         keep: Callable[[dict[str, Any], list[dict[str, Any]], bool], None],
     ) -> None:
-        self.trainee, self.samples, self.judge, self.team = trainee, samples, judge, team
+        self.trainee, self.folds, self.judge, self.team = trainee, folds, judge, team
         self.recipe = trainee.recipe
         self.preprocessing = RECIPES[trainee.model.preprocessing](trainee.model.image_size)
         self._embeddings, self._workers = embeddings, workers
         self._tell, self._keep = tell, keep
         trainee.to(team.device)
-        self._network = team.wrap(trainee)
         self._parameters = list(trainee.trained().values())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
-        )
+        self._optimizer = self._fresh_optimizer()
         on_gpu = team.device.type == "cuda" and self.recipe.precision == "auto"
         self._half = (torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16) if on_gpu else None
         self._scaler = torch.amp.GradScaler() if self._half == torch.float16 else None
@@ -79,6 +81,9 @@ class Loop:
         self._since_best = 0
         self.history: list[dict[str, Any]] = []
         self._clock = (time.monotonic(), 0.0)
+        self._start = self._taken()
+        # What each fold goes on with; None before its first epoch.
+        self._members: list[dict[str, Any] | None] = [None] * len(folds)
 
     def state(self) -> dict[str, Any]:
         """Return everything that `restore` needs, as torch.save takes it."""
@@ -86,21 +91,25 @@ class Loop:
             "epoch": self.epoch,
             "best": self.best,
             "since_best": self._since_best,
-            "trained": {name: tensor.detach().cpu() for name, tensor in self.trainee.trained().items()},
-            "optimizer": self._optimizer.state_dict(),
-            "scaler": self._scaler.state_dict() if self._scaler else None,
+            "folds": self._members,
             "random": torch.get_rng_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.epoch, self.best, self._since_best = state["epoch"], state["best"], state["since_best"]
-        self.history = list(state["history"])
-        self.trainee.restore(state["trained"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        if self._scaler and state["scaler"]:
-            self._scaler.load_state_dict(state["scaler"])
+        self.history, self._members = list(state["history"]), list(state["folds"])
         torch.set_rng_state(state["random"])
+
+    def model(self, strength: float, fold: int | None = None) -> Network:
+        """Return the model of a fold as its file would give it back, or that of the mean of all folds' weights.
+
+        :param strength: 1 for the weights as they were trained, less for weights between those and the base model's.
+        """
+        members = [each for each in (self._members if fold is None else [self._members[fold]]) if each]
+        mean = {name: sum(each["trained"][name] for each in members) / len(members) for name in self._start}
+        self.trainee.restore({name: start.lerp(mean[name], strength) for name, start in self._start.items()})
+        return self.trainee.result()
 
     def run(self) -> None:
         """Train until all epochs are done, or patience is at its end.
@@ -111,14 +120,9 @@ class Loop:
         self._clock = (time.monotonic(), float(self.epoch))
         while self.epoch < self.recipe.epochs and self._since_best < self.recipe.patience:
             start = time.monotonic()
-            loss = self._train_epoch()
+            loss = sum(self._train_epoch(fold) for fold in range(len(self.folds))) / len(self.folds)
             self._tell(self.progress("validating"))
-            model = self.trainee.result()
-            figures = self.judge.figures(model)
-            better = not self.best or figures["validation_score"] > self.best["validation_score"]
-            # Rounding differs between GPUs, and all processes must go the same way.
-            objection = self.team.gather(self.judge.objection(model))[0] if better else ""
-            is_best = better and not objection
+            figures, objection, is_best = self._judged()
             if is_best:
                 self.best = {**figures, "epoch": self.epoch + 1}
             self._since_best = 0 if is_best else self._since_best + 1
@@ -128,6 +132,28 @@ class Loop:
             row |= {"best": is_best} | ({"objection": objection} if objection else {})
             self.history.append(row)
             self._keep(self.state(), self.history, is_best)
+
+    def _judged(self) -> tuple[dict[str, float], str, bool]:
+        """Judge the epoch at every strength; return the figures, an objection, and whether it is the best one so far.
+
+        Of the strengths that surpass the best so far, the first without an objection counts, from the highest score
+        on; the trainee is left at it. Otherwise the figures are those of the highest score.
+        """
+        tried = [
+            {**self.judge.figures(partial(self.model, strength)), "strength": strength}
+            for strength in self.recipe.strengths
+        ]
+        tried.sort(key=lambda figures: figures["validation_score"], reverse=True)
+        first = ""
+        for figures in tried:
+            if self.best and figures["validation_score"] <= self.best["validation_score"]:
+                break
+            # Rounding differs between GPUs, and all processes must go the same way.
+            objection = self.team.gather(self.judge.objection(figures, self.model(figures["strength"])))[0]
+            if not objection:
+                return figures, "", True
+            first = first or objection
+        return tried[0], first, False
 
     def progress(self, state: str, batch: int = 0, batches: int = 0, message: str = "") -> Progress:
         """Tell how far the run is; the time left is what the part that is done suggests."""
@@ -141,36 +167,57 @@ class Loop:
         best = self.best.get("validation_score")
         return Progress(state, epoch, self.recipe.epochs, batch, batches, left, best, message)
 
-    def feed(self) -> Feed:
-        """Return this process's samples of the epoch, a step after the other."""
-        batch, size = self.recipe.batch, self.team.size
-        order = self.samples.of_epoch(self.epoch, batch * size * self.recipe.accumulate)
+    def feed(self, fold: int) -> Feed:
+        """Return this process's samples of a fold's epoch, a step after the other."""
+        samples, batch, size = self.folds[fold], self.recipe.batch, self.team.size
+        order = samples.of_epoch(self.epoch, batch * size * self.recipe.accumulate)
         # Of every stretch of batch * size samples each process takes its own batch, so that two processes with half
         # the batch do what one does alone.
         starts = range(self.team.rank * batch, len(order), batch * size)
         positions = [range(start, start + batch) for start in starts]
-        return Feed(self.samples, self.epoch, order, positions, self.preprocessing, self._embeddings)
+        return Feed(samples, self.epoch, order, positions, self.preprocessing, self._embeddings)
 
-    def _train_epoch(self) -> float:
-        """Train on the samples of the epoch; return their mean loss over all processes."""
-        feed = self.feed()
+    def _train_epoch(self, fold: int) -> float:
+        """Train a fold on its samples of the epoch; return their mean loss over all processes."""
+        feed = self.feed(fold)
         if self._embeddings is not None:
             missing = feed.missing()
             for number, image in enumerate(missing):
                 self._tell(self.progress("encoding", number, len(missing)))
                 self._embeddings.keep(image)
         self.team.gather(None)
+        self._enter(fold)
         total = 0.0
         steps, accumulate = len(feed), self.recipe.accumulate
         self._optimizer.zero_grad()
         for step, batch in enumerate(feed.loader(self._workers)):
-            self._tell(self.progress("training", step, steps))
-            last = (step + 1) % accumulate == 0
-            with nullcontext() if last else self.team.apart(self._network):
-                total += self._gradients(batch, accumulate)
-            if last:
+            self._tell(self.progress("training", fold * steps + step, len(self.folds) * steps))
+            total += self._gradients(batch, accumulate)
+            if (step + 1) % accumulate == 0:
                 self._step(self.epoch + step / steps)
+        self._members[fold] = {
+            "trained": self._taken(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict() if self._scaler else None,
+        }
         return sum(self.team.gather(total / steps)) / self.team.size
+
+    def _enter(self, fold: int) -> None:
+        """Give the trainee and the optimizer what the fold goes on with."""
+        member = self._members[fold]
+        self.trainee.restore(member["trained"] if member else self._start)
+        self._optimizer = self._fresh_optimizer()
+        if member:
+            self._optimizer.load_state_dict(member["optimizer"])
+            if self._scaler and member["scaler"]:
+                self._scaler.load_state_dict(member["scaler"])
+
+    def _taken(self) -> dict[str, torch.Tensor]:
+        """Copy the weights that change, to the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.trainee.trained().items()}
+
+    def _fresh_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self._parameters, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay)
 
     def _gradients(self, batch: list[Prepared], parts: int) -> float:
         """Add the gradients of a batch; return its mean loss.
@@ -182,7 +229,7 @@ class Loop:
         boxes = torch.stack([each.box for each in batch]).to(device)
         masks = [torch.from_numpy(each.sample.mask).to(device).float() for each in batch]
         with torch.autocast(device.type, self._half) if self._half else nullcontext():
-            logits, iou = self._network(inputs, boxes)
+            logits, iou = self.trainee(inputs, boxes)
         losses = sample_losses(logits, iou, masks, self.preprocessing, with_iou=self.trainee.with_iou)
         for each, loss in zip(batch, losses.tolist(), strict=True):
             if not math.isfinite(loss):
@@ -198,6 +245,7 @@ class Loop:
         """Change the weights by the gradients that were added up."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate(progress)
+        self.team.average(self._parameters)
         if self._scaler:
             self._scaler.unscale_(self._optimizer)
         torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.gradient_norm)

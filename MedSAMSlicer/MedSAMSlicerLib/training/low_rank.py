@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from MedSAMSlicerLib.model import MedSAM
+from MedSAMSlicerLib.model import Network
 from MedSAMSlicerLib.model.adapter import Adapter
 
 
@@ -28,7 +28,7 @@ class LowRank(nn.Module):
         return weight + self.up @ self.down
 
 
-def add_low_rank(model: MedSAM, rank: int, seed: int) -> None:
+def add_low_rank(model: Network, rank: int, seed: int) -> None:
     """Put low-rank matrices beside the joint projection to queries, keys and values of every attention, in place."""
     random = torch.Generator().manual_seed(seed)
     for name, module in list(model.image_encoder.named_modules()):
@@ -36,7 +36,7 @@ def add_low_rank(model: MedSAM, rank: int, seed: int) -> None:
             parametrize.register_parametrization(module, "weight", LowRank(module.weight, rank, random))
 
 
-def adapter_of(model: MedSAM, base: MedSAM, name: str, sha256: str) -> Adapter:
+def adapter_of(model: Network, base: Network, name: str, sha256: str) -> Adapter:
     """Take what was trained out of a model with low-rank matrices, in half precision.
 
     :param base: the model as it was before, for the changes to the mask decoder.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+import copy
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -82,8 +83,7 @@ class Outlines:
         self._windows: dict[str, IntensityRange] = {}
         for loaded in cases:
             self._add(loaded)
-        if not self.all:
-            raise ValueError("No case of the training split has a label: add labelled cases, or move some to train.")
+        self._check()
 
     @property
     def slices(self) -> int:
@@ -93,6 +93,20 @@ class Outlines:
     def slice(self, case_id: str, index: int) -> tuple[np.ndarray, IntensityRange]:
         """Return the voxels of a slice, (rows, columns) or (rows, columns, 3), and the window of its case."""
         return self._slices[case_id, index], self._windows[case_id]
+
+    def of_cases(self, ids: Collection[str]) -> Outlines:
+        """Return the outlines of some of the cases; the slices are shared.
+
+        :raises ValueError: if there is not a single one.
+        """
+        some = copy.copy(self)
+        some.all = [outline for outline in self.all if outline.case_id in ids]
+        some._check()
+        return some
+
+    def _check(self) -> None:
+        if not self.all:
+            raise ValueError("No case of the training split has a label: add labelled cases, or move some to train.")
 
     def _add(self, loaded: LoadedCase) -> None:
         stack = SliceStack(loaded.volume.voxels, loaded.volume.spacing, window=loaded.window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from MedSAMSlicerLib.dataset.case import Case
 from MedSAMSlicerLib.dataset.checks import check
 from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.loading import find_weights, load_model
-from MedSAMSlicerLib.model import MedSAM
+from MedSAMSlicerLib.model import MedSAM2, Network
 from MedSAMSlicerLib.store.weights import WeightsStore
 
 
@@ -25,22 +26,26 @@ def check_dataset(dataset: SiteDataset, train: list[Case], held: list[Case]) -> 
         raise ValueError(f"{dataset.folder} can't be trained on: {texts}{more}")
 
 
-def load_base(name: str, depth: str, store: WeightsStore) -> tuple[Path, MedSAM]:
+def load_base(name: str, depth: str, store: WeightsStore) -> tuple[Path, Network]:
     """Load the model to start from, and tell its file.
 
-    :raises ValueError: if there is none of this name, an adapter would get an adapter, or it is MedSAM2 or SAM 2.1.
+    :raises ValueError: if there is none of this name, an adapter would get an adapter, or more than the mask decoder of
+        MedSAM2 or SAM 2.1 is to be trained.
     """
     path, _ = find_weights(name, store)
     base = load_model(name, store)
-    if not isinstance(base, MedSAM):
-        raise ValueError(f"{path} holds {base.architecture}, which can't be fine-tuned: give lite, vit_b or a SAM.")
+    if isinstance(base, MedSAM2) and depth != "decoder":
+        raise ValueError(
+            f"{path} holds {base.architecture}, of which only the mask decoder can be fine-tuned: "
+            f"give the depth decoder instead of {depth}."
+        )
     if depth == "adapter" and base.metadata.get("recipe", {}).get("depth") == "adapter":
         origin = base.metadata["base"]["name"]
         raise ValueError(f"{path} is an adapter of {origin!r}: give {origin!r} as the base, or the depth decoder.")
     return path, base
 
 
-def check_output(output: Path, base_path: Path, base: MedSAM) -> None:
+def check_output(output: Path, base_path: Path, base: Network) -> None:
     """Refuse to write the tuned model over the one that it is made from, or over that one's own base.
 
     :raises ValueError: if it is so.
@@ -51,13 +56,13 @@ def check_output(output: Path, base_path: Path, base: MedSAM) -> None:
             raise ValueError(f"The output {output} is the model {path} that is trained from: give it another path.")
 
 
-def check_room(folder: Path, model: MedSAM, count: int) -> None:
+def check_room(folder: Path, model: Network, count: int) -> None:
     """Refuse to keep more embeddings than the disk has room for.
 
     :param count: of the slices, every variant counted.
     :raises OSError: if there is too little.
     """
-    needed = count * 256 * model.prompt_encoder.embedding_size**2 * 2
+    needed = count * math.prod(model.embedding_shape) * 2
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(there).free
     if free < needed:

@@ -28,12 +28,19 @@ class Recipe:
     :param samples_per_epoch: 0 for as many as there are labelled slices, counting each label.
     :param region_boxes: share of the samples that are asked with the box of the whole structure, as a 3-D box shows it
         in every slice; ``neighbor_boxes`` with the box around the mask of a neighboring slice. With both the
-        propagation asks; the other samples have a box as users draw it around the slice's own mask.
+        propagation asks; the other samples have a box as users draw it around the slice's own mask. By default all
+        have: boxes that are larger than the mask teach a model of few patients to shrink from its box, which cost one
+        glioma of four 0.2 of its Dice (Testing/Benchmarks/README.md).
     :param variants: of each slice, plain one included, whose embeddings are kept on disk (depth decoder).
     :param rank: of the adapter's matrices.
     :param train_decoder: whether the depth adapter trains the mask decoder as well.
     :param precision: "auto" for half precision on a GPU (bfloat16 where it has it), or "float32".
     :param validated_structures: how many structures of the validation cases are segmented in 3-D after each epoch.
+    :param validated_slices: of each of them, as if thicker slices had been taken; a structure in more is thinned out.
+    :param left_out_below: number of patients below which each is left out in turn, see `folds.folds_of`.
+    :param strengths: of the change that was learned, from the base model's weights (0) to the trained ones (1): the
+        best of them is chosen with the epoch (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+    :param patient_tolerance: by how much the score of a patient who was left out may fall below the base model's.
     :param guarded_structures: how many structures of the sample cases tell what a model has forgotten.
     :param guard_tolerance: by how much the Dice on them may fall below the base model's.
     :param least_response: box response below which a model is deaf to its box and refused as best.
@@ -49,14 +56,18 @@ class Recipe:
     warmup: float = 0.05
     gradient_norm: float = 1.0
     samples_per_epoch: int = 0
-    region_boxes: float = 0.25
-    neighbor_boxes: float = 0.2
+    region_boxes: float = 0.0
+    neighbor_boxes: float = 0.0
     variants: int = 3
     rank: int = 8
     train_decoder: bool = True
     precision: str = "auto"
     seed: int = 2023
     validated_structures: int = 8
+    validated_slices: int = 24
+    left_out_below: int = 10
+    strengths: tuple[float, ...] = (1.0, 0.5)
+    patient_tolerance: float = 0.02
     guarded_structures: int = 4
     guard_tolerance: float = 0.05
     least_response: float = 0.5
@@ -67,18 +78,21 @@ class Recipe:
         if self.precision not in PRECISIONS:
             raise ValueError(f"The precision {self.precision!r} is unknown: give one of {', '.join(PRECISIONS)}.")
         counts = ("epochs", "patience", "batch", "accumulate", "variants", "rank")
-        for name in (*counts, "validated_structures", "guarded_structures"):
+        for name in (*counts, "validated_structures", "validated_slices", "guarded_structures"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 1 or more.")
+        tolerances = ("patient_tolerance", "guard_tolerance", "least_response")
         for name in ("learning_rate", "gradient_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a number above 0.")
-        for name in ("weight_decay", "samples_per_epoch", "seed", "guard_tolerance", "least_response"):
+        for name in ("weight_decay", "samples_per_epoch", "seed", "left_out_below", *tolerances):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more.")
-        for name in ("learning_rate", "weight_decay", "guard_tolerance", "least_response"):
+        for name in ("learning_rate", "weight_decay", *tolerances):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}: give a finite number.")
+        if not self.strengths or not all(0 < strength <= 1 for strength in self.strengths):
+            raise ValueError(f"The strengths {self.strengths} are wrong: give at least one above 0, at most 1.")
         shares = (self.region_boxes, self.neighbor_boxes)
         if not 0 <= min(shares) <= sum(shares) <= 1:
             raise ValueError(f"The shares of boxes {shares} are wrong: give 0 or more each, together at most 1.")
@@ -89,9 +103,11 @@ class Recipe:
     def of_depth(cls, depth: str, **changes: Any) -> Recipe:
         """Return the recipe of a depth, with changes to its defaults.
 
-        The depth full takes LiteMedSAM's own learning rate and batch (train_one_gpu.py, branch LiteMedSAM).
+        The depth decoder has few epochs, as each fold goes through all of them. The depth full takes LiteMedSAM's own
+        learning rate and batch (train_one_gpu.py, branch LiteMedSAM).
         """
         defaults: dict[str, dict[str, Any]] = {
+            "decoder": {"epochs": 6, "patience": 3},
             "adapter": {"learning_rate": 2e-4, "batch": 4},
             "full": {"learning_rate": 5e-5, "batch": 4},
         }

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from MedSAMSlicerLib.model import MedSAM, save_checkpoint
+from MedSAMSlicerLib.model import MedSAM, MedSAM2, Network, save_checkpoint
 from MedSAMSlicerLib.model.checkpoint import save_adapter
+from MedSAMSlicerLib.model.object_decoder import ObjectDecoder
 from MedSAMSlicerLib.model.transformer import TokenToImageAttention
 from MedSAMSlicerLib.training.losses import WITH_IOU
 from MedSAMSlicerLib.training.low_rank import LowRank, adapter_of, add_low_rank
@@ -21,14 +22,16 @@ class Trainee(nn.Module):
     """Train what a recipe's depth says, and keep the rest of the model as it is.
 
     Always frozen are the prompt encoder and the parts of the mask decoder that a box never asks (the three alternative
-    masks, and the estimate of the IoU where the base model never learned it). Batch norms keep their statistics: those
+    masks, and the estimate of the IoU where the base model never learned it). Of MedSAM2, which takes the alternatives
+    where a slice has no box, frozen are what belongs to the embeddings, the memory, and the judgment whether the
+    structure is there at all, as all samples show it. Batch norms keep their statistics: those
     of a few slices of one site would replace the ones of a million.
 
     :param base: the model to start from, which is not changed.
     :param name: of the base, as a user gives it; ``sha256`` of its file.
     """
 
-    def __init__(self, base: MedSAM, recipe: Recipe, name: str, sha256: str) -> None:
+    def __init__(self, base: Network, recipe: Recipe, name: str, sha256: str) -> None:
         super().__init__()
         self.base, self.recipe, self.name, self.sha256 = [base], recipe, name, sha256
         self.model = copy.deepcopy(base).eval().requires_grad_(False)
@@ -40,8 +43,13 @@ class Trainee(nn.Module):
         elif recipe.depth == "full":
             self.model.image_encoder.requires_grad_(True)
         if recipe.depth != "adapter" or recipe.train_decoder:
+            assert isinstance(self.model, MedSAM | MedSAM2)
             decoder = self.model.mask_decoder.requires_grad_(True)
-            decoder.output_hypernetworks_mlps[1:].requires_grad_(False)
+            if isinstance(decoder, ObjectDecoder):
+                for part in (decoder.conv_s0, decoder.conv_s1, decoder.obj_score_token, decoder.pred_obj_score_head):
+                    part.requires_grad_(False)
+            else:
+                decoder.output_hypernetworks_mlps[1:].requires_grad_(False)
             decoder.iou_prediction_head.requires_grad_(self.with_iou)
             for module in decoder.modules():
                 if isinstance(module, TokenToImageAttention):
@@ -59,12 +67,12 @@ class Trainee(nn.Module):
         return self.recipe.depth == "decoder"
 
     def forward(self, inputs: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict one mask per sample: logits (N, 1, h, w) and the estimate of their IoU (N, 1).
+        """Predict the masks of samples: logits (N, M, h, w) and the estimate of their IoU (N, M).
 
-        :param inputs: embeddings (N, 256, h, w), or preprocessed slices (N, 3, S, S) where the encoder is trained.
+        :param inputs: embeddings (N, C, h, w), or preprocessed slices (N, 3, S, S) where the encoder is trained.
         :param boxes: (N, 4) in pixels of the preprocessed slices.
         """
-        return self.model.decode(inputs if self.from_embeddings else self.model.encode(inputs), boxes)
+        return self.model.masks_to_train(inputs if self.from_embeddings else self.model.encode(inputs), boxes)
 
     def trained(self) -> dict[str, Tensor]:
         """Return the parameters that change, by name."""
@@ -76,7 +84,7 @@ class Trainee(nn.Module):
         for name, parameter in self.trained().items():
             parameter.copy_(trained[name])
 
-    def result(self) -> MedSAM:
+    def result(self) -> Network:
         """Return a copy of the model as its file will give it back: on the CPU, adapters merged."""
         (base,) = self.base
         if self.recipe.depth != "adapter":

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from MedSAMSlicerLib.dataset.case import LoadedCase
 from MedSAMSlicerLib.evaluation.response import BoxResponse, box_response
-from MedSAMSlicerLib.evaluation.scores import PER_SLICE, Score, score_case
+from MedSAMSlicerLib.evaluation.scores import PER_SLICE, Score, score_case, stack_of
 from MedSAMSlicerLib.inference.predictor import Predictor
-from MedSAMSlicerLib.model import MedSAM
+from MedSAMSlicerLib.loading import predictor_of
+from MedSAMSlicerLib.model import Network
 from MedSAMSlicerLib.training.distributed import Team
 from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.recipe import Recipe
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 
+_FIGURES = ("dice", "surface_dice", "slice_dice")
 _FOUND_FROM = {"one 3-D box": "dice", "a box per slice": "slice_dice"}
 
 
@@ -36,30 +40,35 @@ class Standing:
 
 
 class Validation:
-    """Judge models on a few structures of held-out cases, taken from as many cases and labels as possible.
+    """Judge models on structures of patients they were not trained on, taken from as many cases and labels as possible.
 
-    :param cases: of the validation split.
+    :param folds: of each the held-out cases; its model is judged by these.
     :param base: the model that others must not fall behind.
     :param known: the sample cases; none to do without this guard.
     :param embeddings: of the base model's image encoder, where it stays as it is; None where it is trained.
     :param between: called before every structure; may raise to give up.
+    ``before`` holds what `figures` said of the base model, once somebody has put it there.
     """
 
     def __init__(
         self,
-        cases: Sequence[LoadedCase],
-        base: MedSAM,
+        folds: Sequence[Sequence[LoadedCase]],
+        base: Network,
         recipe: Recipe,
         team: Team,
         known: Sequence[LoadedCase],
         embeddings: StoredEmbeddings | None,
         between: Callable[[], object] = lambda: None,
     ) -> None:
-        self.structures = spread(cases, recipe.validated_structures)
+        self.folds = [
+            [thinned(structure, recipe.validated_slices) for structure in spread(cases, _share(cases, folds, recipe))]
+            for cases in folds
+        ]
         self._known = spread(known, recipe.guarded_structures)
         self._recipe, self._team = recipe, team
         self._embeddings, self._between = embeddings, between
         self._base = base
+        self.before: dict[str, Any] = {}
 
     @property
     def guarded(self) -> bool:
@@ -70,18 +79,34 @@ class Validation:
     def _standing_of_base(self) -> Standing:
         return self._standing(copy.deepcopy(self._base))
 
-    def figures(self, model: MedSAM) -> dict[str, float]:
+    def figures(self, model_of: Callable[[int], Network]) -> dict[str, Any]:
         """Measure the mean Dice and surface Dice (2 mm) from one tight 3-D box, and the Dice from a box per slice.
 
         The score is the mean of both Dices: of few structures, the propagation of one 3-D box alone says too little.
+        Each patient counts the same; ``patients`` has their scores.
 
-        :param model: prepared for inference by this.
+        :param model_of: gives the model of a fold, prepared for inference by this.
         """
-        figures = {f"validation_{name}": figure for name, figure in self.scored(model, self.structures).items()}
-        return {**figures, "validation_score": (figures["validation_dice"] + figures["validation_slice_dice"]) / 2}
+        patient_of: dict[str, str] = {}
+        scores: list[Score] = []
+        for fold, structures in enumerate(self.folds):
+            patient_of |= {structure.case.id: structure.case.patient for structure in structures}
+            scores += self._scores(model_of(fold), structures)
+        patients = {
+            patient: _means([score for score in scores if patient_of[score.case_id] == patient])
+            for patient in sorted(set(patient_of.values()))
+        }
+        figures = {
+            f"validation_{name}": float(np.mean([means[name] for means in patients.values()])) for name in _FIGURES
+        }
+        each = {patient: (means["dice"] + means["slice_dice"]) / 2 for patient, means in patients.items()}
+        return {**figures, "validation_score": float(np.mean(list(each.values()))), "patients": each}
 
-    def scored(self, model: MedSAM, structures: Sequence[LoadedCase]) -> dict[str, float]:
+    def scored(self, model: Network, structures: Sequence[LoadedCase]) -> dict[str, float]:
         """Segment structures: mean ``dice``, ``surface_dice`` and ``slice_dice``; the processes share the work."""
+        return _means(self._scores(model, structures))
+
+    def _scores(self, model: Network, structures: Sequence[LoadedCase]) -> list[Score]:
         predictor, cache = self._predictor(model), self._cache()
         mine: list[Score] = []
         for structure in self._team.share(structures):
@@ -89,22 +114,22 @@ class Validation:
             mine += score_case(structure, predictor, cache)
         # In the order of one process, so that the same numbers are added in the same order.
         everybody = itertools.chain.from_iterable(self._team.gather(mine))
-        scores = sorted(everybody, key=lambda score: (score.case_id, score.label, score.box))
-        whole = [score for score in scores if score.box != PER_SLICE]
-        return {
-            "dice": float(np.mean([score.dice for score in whole])),
-            "surface_dice": float(np.mean([score.surface_dice for score in whole])),
-            "slice_dice": float(np.mean([score.dice for score in scores if score.box == PER_SLICE])),
-        }
+        return sorted(everybody, key=lambda score: (score.case_id, score.label, score.box))
 
-    def objection(self, model: MedSAM) -> str:
-        """Say why a model can't be the best, whatever its Dice; empty if it can.
+    def objection(self, figures: dict[str, Any], model: Network) -> str:
+        """Say why a model can't be the best, whatever its score; empty if it can.
 
-        It has forgotten what the base model could: its Dice on the sample cases, from one 3-D box or from a box per
-        slice, fell by more than the recipe's tolerance. Or it is deaf to its box: the response is less than the
-        recipe's share of the base model's.
+        A patient who was held out loses more than the recipe's tolerance. Or it has forgotten what the base model
+        could: its Dice on the sample cases, from one 3-D box or from a box per slice, fell by more than the recipe's
+        tolerance. Or it is deaf to its box: the response is less than the recipe's share of the base model's.
+
+        :param figures: of the folds' models, see `figures`; ``model`` the one that is made of them.
         """
-        now, before, recipe = self._standing(model), self._standing_of_base, self._recipe
+        recipe, scores = self._recipe, self.before["patients"]
+        worst = min(scores, key=lambda patient: figures["patients"][patient] - scores[patient])
+        if figures["patients"][worst] < scores[worst] - recipe.patient_tolerance:
+            return f"loses on {worst}: score {figures['patients'][worst]:.3f}, base model {scores[worst]:.3f}"
+        now, before = self._standing(model), self._standing_of_base
         for box, dice in before.strengths.items():
             if now.strengths[box] < dice - recipe.guard_tolerance:
                 return f"forgets: Dice on the sample cases from {box} {now.strengths[box]:.3f}, base model {dice:.3f}"
@@ -115,30 +140,66 @@ class Validation:
                 return f"fills its box: {now.response.finds:.3f}, base model {before.response.finds:.3f}"
         return ""
 
-    def _standing(self, model: MedSAM) -> Standing:
+    def _standing(self, model: Network) -> Standing:
         predictor, cache = self._predictor(model), self._cache()
         known = self.scored(model, self._known) if self._known else {}
         strengths = {box: known[figure] for box, figure in _FOUND_FROM.items() if known}
         try:
-            return Standing(strengths, box_response(self.structures, predictor, cache))
+            return Standing(strengths, box_response(itertools.chain(*self.folds), predictor, cache))
         except ValueError:
             return Standing(strengths, None)
 
-    def _predictor(self, model: MedSAM) -> Predictor:
-        return Predictor(model, device=str(self._team.device))
+    def _predictor(self, model: Network) -> Predictor:
+        return predictor_of(model, str(self._team.device))
 
     def _cache(self) -> EmbeddingCache:
         return EmbeddingCache() if self._embeddings is None else self._embeddings
 
 
 def spread(cases: Sequence[LoadedCase], most: int) -> list[LoadedCase]:
-    """Choose structures, one label each: of every case another label, then of every case the next one, and so on."""
+    """Choose structures, one label each: of every patient one, then of every patient the next one, and so on."""
+    turns: Counter[str] = Counter()
+    ranked: list[tuple[int, int, LoadedCase]] = []
     rounds = max((len(loaded.labels) for loaded in cases), default=0)
-    chosen = []
     for turn in range(rounds):
         for number, loaded in enumerate(cases):
             names = sorted(loaded.labels)
             if turn < len(names):
                 name = names[(turn + number) % len(names)]
-                chosen.append(replace(loaded, labels={name: loaded.labels[name]}))
-    return chosen[:most]
+                patient = loaded.case.patient
+                ranked.append((turns[patient], len(ranked), replace(loaded, labels={name: loaded.labels[name]})))
+                turns[patient] += 1
+    return [structure for _, _, structure in sorted(ranked, key=lambda each: each[:2])][:most]
+
+
+def thinned(loaded: LoadedCase, most: int) -> LoadedCase:
+    """Leave out slices of a case, every other one or more, until no label is in more than so many of them.
+
+    What is left is the case as a scanner with a larger spacing gives it, with the window of the whole volume.
+    """
+    stack = stack_of(loaded)
+    across = tuple(axis for axis in range(3) if axis != 2 - stack.axis)
+    count = max(int(mask.any(axis=across).sum()) for mask in loaded.labels.values())
+    step = -(-count // most)
+    if step == 1:
+        return loaded
+    kept = tuple(slice(None, None, step if axis == 2 - stack.axis else 1) for axis in range(3))
+    matrix = loaded.volume.ijk_to_ras.copy()
+    matrix[:, stack.axis] *= step
+    volume = replace(loaded.volume, voxels=loaded.volume.voxels[kept].copy(), ijk_to_ras=matrix)
+    labels = {name: mask[kept].copy() for name, mask in loaded.labels.items()}
+    return replace(loaded, volume=volume, labels=labels, window=stack.range)
+
+
+def _share(cases: Sequence[LoadedCase], folds: Sequence[Sequence[LoadedCase]], recipe: Recipe) -> int:
+    """Compute how many structures of a fold are segmented: its share of all, at least one of every patient."""
+    return max(recipe.validated_structures // len(folds), len({loaded.case.patient for loaded in cases}))
+
+
+def _means(scores: Sequence[Score]) -> dict[str, float]:
+    whole = [score for score in scores if score.box != PER_SLICE]
+    return {
+        "dice": float(np.mean([score.dice for score in whole])),
+        "surface_dice": float(np.mean([score.surface_dice for score in whole])),
+        "slice_dice": float(np.mean([score.dice for score in scores if score.box == PER_SLICE])),
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import EllipsisType
+
 import numpy as np
 
 from MedSAMSlicerLib.volume.candidates import grown
@@ -62,4 +64,22 @@ def _labels(masks: np.ndarray, gap: int) -> np.ndarray:
     import SimpleITK as sitk
 
     wide = grown(masks, gap // 2) if gap > 1 else masks
-    return sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(wide.astype(np.uint8)), True))
+    labels = np.zeros(wide.shape, dtype=np.uint32)
+    part = _occupied(wide)
+    image = sitk.GetImageFromArray(wide[part].astype(np.uint8))
+    if image.GetNumberOfPixels():
+        numbering = sitk.ConnectedComponentImageFilter()
+        numbering.FullyConnectedOn()
+        # To start threads takes several times as long as to number the parts of a slice.
+        numbering.SetNumberOfWorkUnits(1)
+        labels[part] = sitk.GetArrayFromImage(numbering.Execute(image))
+    return labels
+
+
+def _occupied(masks: np.ndarray) -> tuple[EllipsisType, slice, slice]:
+    """Find the rows and columns of masks, bool (..., rows, columns), that are not empty."""
+    flat = np.logical_or.reduce(masks.reshape(-1, *masks.shape[-2:]))
+    rows, columns = (np.flatnonzero(each) for each in (flat.any(axis=1), flat.any(axis=0)))
+    if not rows.size:
+        return np.s_[..., 0:0, 0:0]
+    return np.s_[..., rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -61,6 +61,30 @@ class Packer(Encoder, Protocol):
         """Undo `pack`, for a slice of a size (rows, columns)."""
 
 
+class Slice:
+    """A slice that is asked for again and again: its pixels are made to be encoded only, its key is kept.
+
+    :param encoder: that sees it.
+    :param view: makes its pixels, uint8 (rows, columns) or (rows, columns, 3).
+    """
+
+    def __init__(self, encoder: Encoder, view: Callable[[], np.ndarray]) -> None:
+        self._encoder, self._view = encoder, view
+        self._key: bytes | None = None
+
+    def key(self) -> bytes:
+        """Return the key of what the encoder sees, or has seen."""
+        if self._key is None:
+            self.pixels()
+        return cast(bytes, self._key)
+
+    def pixels(self) -> np.ndarray:
+        """Make the pixels to encode. The key follows them, as the voxels may have changed since it was asked for."""
+        pixels = self._view()
+        self._key = EmbeddingCache.key(self._encoder, pixels)
+        return pixels
+
+
 class EmbeddingCache:
     """Embeddings by content: the bytes of the windowed slice and the model's key; masks by the box as well; and what a
     model that remembers slices has found in one, by all that it remembered.
@@ -103,31 +127,36 @@ class EmbeddingCache:
         """Return what the embeddings take, in bytes."""
         return self._embeddings.nbytes
 
-    def embedding(self, encoder: Encoder, image: np.ndarray) -> Any:
+    def embedding(self, encoder: Encoder, image: np.ndarray | Slice) -> Any:
         """Return the embedding of a slice, encoding it only if it isn't there yet."""
-        key = self.key(encoder, image)
-        embedding = self._embeddings.get(key)
+        seen = image if isinstance(image, Slice) else Slice(encoder, lambda: image)
+        embedding = self._embeddings.get(seen.key())
         if embedding is None:
-            embedding = self._stored(cast(Packer, encoder), image, key) if self.store else encoder.encode(image)
+            pixels = image if isinstance(image, np.ndarray) else seen.pixels()
+            key = seen.key()
+            embedding = self._stored(cast(Packer, encoder), pixels, key) if self.store else encoder.encode(pixels)
             self._embeddings.put(key, embedding)
         return embedding
 
     def prediction(
-        self, predictor: Decoder, image: np.ndarray, boxes: Sequence[Box], window: Window | None = None
+        self, predictor: Decoder, image: np.ndarray | Slice, boxes: Sequence[Box], window: Window | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the masks of boxes in a slice, decoding in one batch those that aren't there yet.
 
-        :param window: rows and columns that are asked for, by default all.
+        :param window: rows and columns that are asked for; by default all of an array.
         :return: probabilities, float32 (N, h, w) in the window, of half precision and 0 where they are below 0.01; and
             the model's own estimate of each mask's IoU, float32 (N,).
         """
-        rows, columns = image.shape[:2]
-        window = window or np.s_[0:rows, 0:columns]
-        key = self.key(predictor, image)
+        seen = image if isinstance(image, Slice) else Slice(predictor, lambda: image)
+        if window is None:
+            rows, columns = cast(np.ndarray, image).shape[:2]
+            window = np.s_[0:rows, 0:columns]
+        key = seen.key()
         found = {box: mask for box in boxes if (mask := self._kept(key, box, window))}
         missing = [box for box in dict.fromkeys(boxes) if box not in found]
         if missing:
-            decoded = predictor.decode(self.embedding(predictor, image), missing, window)
+            decoded = predictor.decode(self.embedding(predictor, seen), missing, window)
+            key = seen.key()
             for box, probability, iou in zip(missing, decoded.probabilities, decoded.iou, strict=True):
                 found[box] = _Mask.of(probability, float(iou), window)
                 self._masks.put((key, box), found[box])
@@ -197,7 +226,7 @@ class _Mask:
         if not rows.size:
             return cls(np.s_[0:0, 0:0], np.zeros((0, 0), dtype=np.float16), iou, window)
         part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        kept = np.where(possible[part], probability[part], 0).astype(np.float16)
+        kept = (probability[part] * possible[part]).astype(np.float16)
         top, left = window[0].start, window[1].start
         place = np.s_[top + rows[0] : top + rows[-1] + 1, left + columns[0] : left + columns[-1] + 1]
         return cls(place, kept, iou, window)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class EmbeddingModel:
     def __init__(self, shape: tuple[int, int], frame: tuple[slice, slice]) -> None:
         self._shape, self._frame = shape, frame
         self._slices: dict[int, _Places] = {}
-        self._learned: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._learned: dict[int, _Lesson] = {}
 
     def see(self, index: int, features: Features, box: Box) -> None:
         """Take a slice's features around a box, in slice pixels; the others are not kept."""
@@ -60,13 +61,8 @@ class EmbeddingModel:
         :param weight: of the slice against others.
         """
         places = self._slices[index]
-        filled = places.filled(mask)
-        rows = places.rows_to_learn
-        weighted = rows.T * np.float32(weight)
-        self._learned[index] = (
-            (weighted @ rows).astype(np.float64),
-            (weighted @ filled).astype(np.float64),
-        )
+        products = (places.rows_to_learn.T @ places.filled(mask)).astype(np.float64)
+        self._learned[index] = _Lesson(weight, places.moments, weight * products)
 
     def __contains__(self, index: int) -> bool:
         return index in self._slices
@@ -98,15 +94,33 @@ class EmbeddingModel:
         return self._likeness(index, self._sums(self._learned))
 
     def _likeness(self, index: int, total: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        moments, products = total
         own = self._learned.get(index)
         if own is not None and len(self._learned) > 1:
-            total = total[0] - own[0], total[1] - own[1]
-        return self._slices[index].spread(_weights(*total))
+            moments, products = moments - own.weight * own.moments, products - own.products
+        return self._slices[index].spread(_weights(moments, products))
 
     def _sums(self, indices: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
         # In order: a sum must not depend on that of a set.
         learned = [self._learned[index] for index in sorted(indices)]
-        return np.sum([each[0] for each in learned], axis=0), np.sum([each[1] for each in learned], axis=0)
+        moments, products = np.zeros_like(learned[0].moments), np.zeros_like(learned[0].products)
+        for each in learned:
+            moments += each.weight * each.moments
+            products += each.products
+        return moments, products
+
+
+@dataclass(frozen=True, eq=False)
+class _Lesson:
+    """What was learned of one slice.
+
+    :param moments: (C + 1, C + 1), see `_weights`; without their weight, as they don't depend on the mask.
+    :param products: (C + 1,), weighted.
+    """
+
+    weight: float
+    moments: np.ndarray
+    products: np.ndarray
 
 
 def _weights(moments: np.ndarray, products: np.ndarray) -> np.ndarray:
@@ -117,7 +131,8 @@ def _weights(moments: np.ndarray, products: np.ndarray) -> np.ndarray:
     """
     count = max(moments[-1, -1], 1e-9)
     mean, share = moments[-1, :-1] / count, products[-1] / count
-    covariance = moments[:-1, :-1] / count - np.outer(mean, mean)
+    covariance = moments[:-1, :-1] / count
+    covariance -= np.outer(mean, mean)
     covariance[np.diag_indices_from(covariance)] += _PENALTY * np.trace(covariance) / len(mean) + 1e-9
     weights = np.linalg.solve(covariance, products[:-1] / count - mean * share)
     return np.append(weights, share - weights @ mean).astype(np.float32)
@@ -169,6 +184,12 @@ class _Places:
     @property
     def rows_to_learn(self) -> np.ndarray:
         return self.rows[:: self._step]
+
+    @cached_property
+    def moments(self) -> np.ndarray:
+        """Return the products of what is to be learned from with one another: float64 (C + 1, C + 1)."""
+        rows = self.rows_to_learn
+        return (rows.T @ rows).astype(np.float64)
 
     def filled(self, mask: np.ndarray) -> np.ndarray:
         """Return the part of each place to learn that a mask fills: float32 (m,)."""

@@ -60,14 +60,16 @@ def _modality(voxels: np.ndarray, low: float, high: float) -> str:
     return "mr"
 
 
-def resolve_window(window: str, voxels: np.ndarray) -> IntensityRange:
+def resolve_window(window: str | IntensityRange, voxels: np.ndarray) -> IntensityRange:
     """Turn the name of a window into the range of values of this volume.
 
     :param window: "auto" (by `guess_modality`: "abdomen" for CT, "mr" for MRI, "full" for bytes and for color), a name
-        in `CT_WINDOWS`, "mr" (percentiles), "full" (smallest to largest value) or "LEVEL/WIDTH".
+        in `CT_WINDOWS`, "mr" (percentiles), "full" (smallest to largest value) or "LEVEL/WIDTH"; or the range itself.
     :param voxels: the whole volume, (K, J, I) or (K, J, I, channels); it is only read.
     :raises ValueError: if the window is unknown, or all voxels are the same, or none is finite.
     """
+    if isinstance(window, IntensityRange):
+        return window
     low, high = finite_range(voxels)
     if low == high:
         raise ValueError(f"All voxels of the volume have the same value, {low:g}: there is nothing to segment.")

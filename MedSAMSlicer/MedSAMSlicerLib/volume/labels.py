@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,13 @@ class Labels:
 
     :param places: label -> (layer, value there). A plain label map has one layer, and every label is its own value.
     :param names: label -> name, as far as the file has names.
+    :param tags: label -> the segment's tags, as Slicer writes them: ``name:text|`` for each.
     """
 
     layers: tuple[sitk.Image, ...]
     places: dict[int, tuple[int, int]]
     names: dict[int, str]
+    tags: dict[int, str] = field(default_factory=dict)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -40,6 +42,17 @@ class Labels:
         layer, value = self.places.get(label, (0, None))
         array = sitk.GetArrayViewFromImage(self.layers[layer])
         return np.zeros(array.shape, dtype=bool) if value is None else array == value
+
+    def indices(self, label: int, ijk_to_ras: np.ndarray) -> np.ndarray:
+        """List the voxels of another grid that hold the centers of a label's voxels: (N, 3) IJK.
+
+        :param ijk_to_ras: (4, 4), of the other grid.
+        """
+        image = self.layers[0]
+        axes = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+        points = np.argwhere(self.mask(label))[:, ::-1] @ axes.T + image.GetOrigin()
+        to_ijk = np.linalg.inv(ijk_to_ras)
+        return np.rint(points * (-1, -1, 1) @ to_ijk[:3, :3].T + to_ijk[:3, 3]).astype(int)
 
     def same_grid(self, other: Labels) -> bool:
         """Tell whether the voxels of both are at the same places, within a thousandth of a millimeter."""
@@ -94,7 +107,8 @@ def read_labels(path: Path) -> Labels:
     margins = _cropped_margins(image, tags)
     if any(sum(margins, ())):
         layers = tuple(sitk.ConstantPad(layer, *margins, 0) for layer in layers)
-    return Labels(layers, places, names)
+    told = {number: tags.get(f"Segment{number - 1}_Tags", "") for number in names}
+    return Labels(layers, places, names, told)
 
 
 def _cropped_margins(image: sitk.Image, tags: Mapping[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -35,8 +35,9 @@ from MedSAMSlicerLib.volume.viterbi import agreement
 _OFFICIAL_BONUS, _TRACK_BONUS, _LIKENESS_BONUS, _CORRECTION_BONUS = 0.05, 0.1, 0.05, 0.1
 # A user's box is wider than the structure already, as a rule: of the margin of training it gets this part.
 _OWN_MARGIN = 0.5
-# Slices that are surer than this are not decoded from smaller boxes.
-_SURE = 0.94
+# Slices that are surer than this are not decoded from smaller boxes; nor, if half of all slices are as sure as
+# `_KNOWN`, those that are: what is known of the structure then finds it there for less.
+_SURE, _KNOWN = 0.94, 0.85
 # A mask that the user gave teaches as much as so many certain ones.
 _KEY_WEIGHT = 5.0
 
@@ -88,7 +89,8 @@ def propagate_path(
         # While the slice's embedding is at hand: a small cache may have to let it go.
         model.see(index, decoder.features(index), boxes[index])
     results = solve(decoder, found, given)
-    doubtful = [each.index for each in results if each.confidence < _SURE and each.index not in given]
+    sure = _SURE if np.median([each.confidence for each in results]) < _KNOWN else _KNOWN
+    doubtful = [each.index for each in results if each.confidence < sure and each.index not in given]
     for index in doubtful:
         found[index] += decoder.decode(index, smaller_boxes(outline(boxes[index]))[1:])
     if doubtful:

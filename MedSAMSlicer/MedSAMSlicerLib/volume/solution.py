@@ -8,7 +8,7 @@ import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.box_track import bounds
-from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, outline
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, outline, packed
 from MedSAMSlicerLib.volume.intensity_model import refine
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.steps import SliceMask, soft_dice
@@ -69,7 +69,7 @@ def solve(
             mask, confidence = candidates.masks[0], 1.0
         else:
             mask = probability > 0.5
-            expected = float(likelihood @ dice(candidates.masks, mask[None])[:, 0])
+            expected = float(likelihood @ dice(candidates.packed, packed(mask[None]))[:, 0])
             confidence = expected * soft_dice(probability, mask)
         iou = float(candidates.iou[choice])
         results.append(SliceMask(index, decoder.whole(mask), candidates.boxes[choice], iou, confidence))

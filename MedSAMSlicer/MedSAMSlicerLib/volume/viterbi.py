@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from MedSAMSlicerLib.volume.candidates import Candidates, dice
+from MedSAMSlicerLib.volume.candidates import Candidates, dice, packed
 
 # What overlap counts beside the candidates' own scores, and the overlap below which all are equally bad.
 # Testing/Benchmarks/README.md tells how they were chosen.
@@ -19,6 +19,10 @@ _TEMPERATURE = 0.2
 
 def agreement(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Score the overlap of masks (N, h, w) with others (M, h, w) by the weighted logarithm of their Dice: (N, M)."""
+    return _overlap_score(packed(masks), packed(others))
+
+
+def _overlap_score(masks: Sequence[int], others: Sequence[int]) -> np.ndarray:
     return _OVERLAP_WEIGHT * np.log(dice(masks, others) + _LEAST_OVERLAP)
 
 
@@ -30,7 +34,7 @@ def best_path(slices: Sequence[Candidates]) -> tuple[list[int], list[np.ndarray]
         algorithm), which sums up to 1.
     """
     scores = [each.score for each in slices]
-    steps = [agreement(before.masks, after.masks) for before, after in itertools.pairwise(slices)]
+    steps = [_overlap_score(before.packed, after.packed) for before, after in itertools.pairwise(slices)]
     total, backward = scores[0], []
     for step, score in zip(steps, scores[1:], strict=True):
         paths = total[:, None] + step

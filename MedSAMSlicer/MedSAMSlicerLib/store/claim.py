@@ -1,4 +1,7 @@
-"""The claim of a row of a table: one process at a time works at it, and what it has made is remembered."""
+"""The claim of a piece of work: one process at a time is at it, and what it has made is remembered.
+
+A piece of work is a row of a batch's table, or a case of the module's worklist.
+"""
 
 from __future__ import annotations
 
