@@ -342,7 +342,7 @@ def test_a_specialist_is_trained_for_as_long_as_the_model_was_and_shown_beside_i
     (test,) = (case.id for case in site.cases if case.split == "test")
     (result,) = content["results"]
     assert (result["case_id"], result["label"]) == (test, "liver")
-    assert 0.5 <= content["seconds"] < 30
+    assert content["seconds"] >= 0.5
     text = f"A small U-Net, trained on the same cases for {content['seconds'] / 60:.1f} minutes and given no box: Dice "
     assert f"{text}{result['dice']:.3f} on the same patients; tuned.pth " in capfd.readouterr().out
     assert text in output.read_text(encoding="utf-8")

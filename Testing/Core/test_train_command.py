@@ -86,7 +86,7 @@ def test_the_base_of_the_base_is_not_written_over(options, tmp_path, capsys):
 def test_no_better_model_is_no_success(options, tmp_path, capsys):
     # No step of this size changes a mask.
     assert main([*options, "--learning-rate=1e-12"]) == 1
-    assert "no model was written" in capsys.readouterr().err
+    assert "No model was written, go on with the base model" in capsys.readouterr().err
     assert not (tmp_path / "tuned.pth").exists()
 
 

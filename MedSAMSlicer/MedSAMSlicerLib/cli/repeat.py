@@ -148,7 +148,7 @@ class Repetition:
             return "the same in every voxel."
         dice = 2 * int((before & now).sum()) / max(int(before.sum()) + int(now.sum()), 1)
         made = segment.fields.get("Version")
-        why = "edited since, or made on another device" if made == __version__ else f"made by version {made}"
+        why = "edited since, or made by another build or device" if made == __version__ else f"made by version {made}"
         return f"differs from {self.path} in {count} voxels (Dice {dice:.4f}): {why}."
 
     def _check(self, segment: ToldSegment) -> None:

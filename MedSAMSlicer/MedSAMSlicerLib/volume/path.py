@@ -95,12 +95,12 @@ def propagate_path(
         found[index] += decoder.decode(index, smaller_boxes(outline(boxes[index]))[1:])
     if doubtful:
         results = solve(decoder, found, given)
-    for _ in range(2):
+    for last in (False, True):
         _teach(model, decoder, results, given)
         likenesses = model.likenesses(boxes)
         _add(decoder, found, smoothed_boxes(results), _TRACK_BONUS, given)
         _add(decoder, found, _alike(decoder, likenesses), _LIKENESS_BONUS, given)
-        results = solve(decoder, found, given, likenesses)
+        results = solve(decoder, found, given, likenesses, vote=last)
     _teach(model, decoder, results, given)
     results = without_ends(decoder, results, model.likenesses(boxes), given)
     results, dropped = _of_structure(decoder, results, given)
@@ -146,7 +146,7 @@ def _corrected(
             _KEY_WEIGHT,
         )
         likenesses = taught.likenesses(section)
-        solved = solve(decoder, section, keys, likenesses)
+        solved = solve(decoder, section, keys, likenesses, vote=True)
         solved = without_ends(decoder, solved, likenesses, keys)
         at_ends = {index: keys[index] for index in (first, last) if index in keys}
         solved, fragments = _of_structure(decoder, solved, at_ends, before)

@@ -20,6 +20,8 @@ Likenesses = Mapping[int, np.ndarray]
 
 # What the odds of a likeness count beside the model's; Testing/Benchmarks/README.md tells how flat the choice is.
 _LIKENESS_ODDS = 0.5
+# What all candidates count beside the chosen one, where they vote.
+_VOTE = 0.5
 _LEAST_LIKENESS, _LEAST_PROBABILITY = 0.03, 0.01
 
 
@@ -39,12 +41,19 @@ def fixed(decoder: CandidateDecoder, key: KeySlice, likenesses: Likenesses | Non
 
 
 def solve(
-    decoder: CandidateDecoder, slices: Mapping[int, Candidates], keys: Keys, likenesses: Likenesses | None = None
+    decoder: CandidateDecoder,
+    slices: Mapping[int, Candidates],
+    keys: Keys,
+    likenesses: Likenesses | None = None,
+    *,
+    vote: bool = False,
 ) -> list[SliceMask]:
     """Choose and refine the masks of neighboring slices, in order.
 
     :param keys: slices of one candidate, which stays as it is.
     :param likenesses: count in the choice and in the refinement.
+    :param vote: whether a slice's other candidates have a say in its mask as well, each as likely as it is. Not before
+        the structure is known well: where they are of something else, what is learned of them would be as well.
     """
     order = sorted(slices)
     likenesses = likenesses or {}
@@ -54,6 +63,10 @@ def solve(
     }
     choices, likelihoods = best_path([judged[index] for index in order])
     chosen = np.stack([slices[index].probabilities[choice] for index, choice in zip(order, choices, strict=True)])
+    if vote:
+        for index, likelihood, probability in zip(order, likelihoods, chosen, strict=True):
+            all_of_them = np.tensordot(likelihood.astype(np.float32), slices[index].probabilities, axes=1)
+            probability += _VOTE * (all_of_them - probability)
     for index, probability in zip(order, chosen, strict=True):
         if index in likenesses:
             probability[:] = _with_odds(probability, likenesses[index])
