@@ -43,6 +43,18 @@ def box_mask(
     return mask
 
 
+def is_in_sight(gui: Any, view: str, roi: slicer.vtkMRMLMarkupsROINode) -> bool:
+    """Tell whether the middle of a box is in a view; in a slice view, in the slice that it shows."""
+    mouse, center = gui.mouse(view), roi.GetCenterWorld()
+    width, height = mouse.widget.viewWidget().renderWindow().GetSize()
+    x, y = mouse.ras_to_xy(center)
+    if view != "3D":
+        to_ras = slicer.util.arrayFromVTKMatrix(mouse.widget.mrmlSliceNode().GetSliceToRAS())
+        if abs(to_ras[:3, 2] @ (to_ras[:3, 3] - center)) > 0.01:
+            return False
+    return 0 <= x < width and 0 <= y < height
+
+
 class User:
     """Works with the open module.
 

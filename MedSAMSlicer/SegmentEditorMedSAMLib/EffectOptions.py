@@ -116,6 +116,13 @@ class EffectOptions:
         )
         self._effect.addLabeledOptionsWidget(_("Mode:"), self.modeComboBox)
 
+        self.keepOutCheckBox = qt.QCheckBox(_("Keep out of other segments"))
+        self.keepOutCheckBox.toolTip = _(
+            "Voxels that other segments hold stay theirs. It is the choice 'Outside all segments' of the editable area "
+            "in the masking settings below, and holds for the other effects, too."
+        )
+        self._effect.addOptionsWidget(self.keepOutCheckBox)
+
         self.applyButton = qt.QPushButton(_("Apply"))
         self.applyButton.toolTip = _("Write what is proposed to the segment (Enter).")
         self.cancelButton = qt.QPushButton(_("Cancel"))
@@ -150,6 +157,7 @@ class EffectOptions:
         self._connect(self.distanceSpinBox, "valueChanged(double)", self.updateParameters)
         self._connect(self.roiSelector, "currentNodeChanged(vtkMRMLNode*)", self.updateParameters)
         self._connect(self.modeComboBox, "currentIndexChanged(int)", self.updateParameters)
+        self._connect(self.keepOutCheckBox, "toggled(bool)", self._setKeepOut)
         self._connect(self.applyButton, "clicked()", apply)
         self._connect(self.cancelButton, "clicked()", cancel)
         self._connect(self.correctButton, "clicked()", correct)
@@ -169,12 +177,19 @@ class EffectOptions:
             wasBlocked = widget.blockSignals(True)
             show(widget)
             widget.blockSignals(wasBlocked)
+        self.updateKeepOut()
         for widget in (self.previewCheckBox, self.rangeComboBox, self.distanceSpinBox, self.roiSelector):
             widget.enabled = self.threeD
         for widget in (self.distanceLabel, self.distanceSpinBox):
             widget.visible = kind == DISTANCE
         for widget in (self.roiLabel, self.roiSelector):
             widget.visible = kind == ROI
+
+    def updateKeepOut(self):
+        """Show whether the masking settings, which may be changed elsewhere, keep segments out of each other."""
+        wasBlocked = self.keepOutCheckBox.blockSignals(True)
+        self.keepOutCheckBox.setChecked(self._keepsOut())
+        self.keepOutCheckBox.blockSignals(wasBlocked)
 
     def updateParameters(self, _value=None):
         """Take over what the user has set."""
@@ -206,6 +221,15 @@ class EffectOptions:
         for widget, signal, slot in self._connections:
             widget.disconnect(signal, slot)
         self._connections = []
+
+    def _keepsOut(self):
+        mode = self._effect.parameterSetNode().GetMaskMode()
+        return mode == slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments
+
+    def _setKeepOut(self, on):
+        modes = slicer.vtkMRMLSegmentationNode
+        mode = modes.EditAllowedOutsideAllSegments if on else modes.EditAllowedEverywhere
+        self._effect.parameterSetNode().SetMaskMode(mode)
 
     def _rangeParameters(self):
         parameters = [self._effect.parameter(name) for name in ("ThreeD", "Range", "Distance")]

@@ -218,6 +218,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self.showProposal()
 
     def _onSelectionChanged(self, _caller, _event):
+        self.options.updateKeepOut()
         self.proposer.dropIfOutdated()
 
     def _removePipelines(self):

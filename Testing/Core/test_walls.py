@@ -69,7 +69,9 @@ WALLS = {
     ),
     "__main__": Wall(names("cli")),
     # What Slicer loads at its start: torch may not be installed yet.
-    "module": Wall(names("numpy slicer qt vtk"), deferred=EVERY_ROOM - names("cli headless") | names("numpy ctk")),
+    "module": Wall(names("numpy slicer qt vtk app"), deferred=EVERY_ROOM - names("cli headless") | names("numpy ctk")),
+    # What the module imports at once: as light as the module itself.
+    "app/console": Wall(names(""), deferred=names("mrml volume store loading inference")),
     "effect": Wall(
         names("numpy slicer qt vtk ctk SegmentEditorEffects SegmentEditorMedSAMLib"),
         deferred=EVERY_ROOM - names("cli headless") | names("qSlicerSegmentationsEditorEffectsPythonQt"),
@@ -147,6 +149,18 @@ def _named(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     return []
+
+
+SECTIONS = sorted((SOURCES / LIBRARY / "app").glob("*_section.py"))
+
+
+@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: path.stem)
+def test_no_section_of_the_panel_knows_the_panel_or_calls_another_section(path):
+    # (The lower part of "training" holds the upper one, "dataset".)
+    others = "|".join(each.stem.removesuffix("_section") for each in SECTIONS)
+    source = path.read_text(encoding="utf-8")
+    assert not re.search(r"app\.panel\b", source)
+    assert re.findall(rf"panel\.(?:{others})\.", source) == []
 
 
 FILES = sorted(SOURCES.rglob("*.py"))

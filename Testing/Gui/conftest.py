@@ -59,10 +59,13 @@ def predictor() -> BoxPredictor:
 
 @pytest.fixture
 def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an installed Slicer, whose Python is this one, and an empty store."""
+    """A folder with an installed Slicer, whose Python is this one, and an empty store.
+
+    As some launchers do, it sets the environment variable PYTHONPATH itself.
+    """
     python = tmp_path / "Slicer" / "bin" / "PythonSlicer"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH= exec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     monkeypatch.setenv("SLICER_HOME", str(tmp_path / "Slicer"))
     monkeypatch.setenv("MEDSAM_SLICER_HOME", str(tmp_path / "home"))

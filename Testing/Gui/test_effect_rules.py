@@ -29,6 +29,25 @@ def test_only_the_inside_of_a_masking_segment_is_edited(editor, left_half, mode)
     assert np.array_equal(editor.held(other), left_half)
 
 
+def test_one_tick_keeps_the_segment_out_of_the_others(gui, editor, left_half):
+    other = editor.add_segment("organ", (1.0, 0.0, 0.0), left_half)
+    editor.node.SetOverwriteMode(editor.node.OverwriteAllSegments)
+    editor.set(keepOutCheckBox=True)
+    assert editor.node.GetMaskMode() == editor.segmentation.EditAllowedOutsideAllSegments
+    editor.draw_around(2, 9)
+    editor.accept()
+    assert np.array_equal(editor.held(), block_slice(2, 9) & ~left_half)
+    assert np.array_equal(editor.held(other), left_half)
+    # The tick and the masking settings are one.
+    tick = editor.options.keepOutCheckBox
+    editor.node.SetMaskMode(editor.segmentation.EditAllowedInsideAllSegments)
+    assert not tick.checked
+    editor.node.SetMaskMode(editor.segmentation.EditAllowedOutsideAllSegments)
+    assert tick.checked
+    editor.set(keepOutCheckBox=False)
+    assert editor.node.GetMaskMode() == editor.segmentation.EditAllowedEverywhere
+
+
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_other_segments_give_way_only_if_they_are_to_be_overwritten(editor, left_half, overwrite):
     other = editor.add_segment("organ", (1.0, 0.0, 0.0), left_half)

@@ -100,6 +100,67 @@ def test_the_readme_lines_segment_and_correct_a_real_kidney(gui, logic, lite_wei
     assert segment_mask(segmentationNode, followed, volumeNode)[doubted.index].any()
 
 
+def test_undo_and_redo_give_the_box_its_depth(gui, logic, loaded, volume_node, roi_node, segmentation_node):
+    def depth() -> list[float]:
+        slices = ijk_corners(roi_node, volume_node)[:, 2]
+        return [round(float(slices.min()), 2), round(float(slices.max()), 2)]
+
+    slicer.util.arrayFromVolume(volume_node)[box_mask(volume_node)] += 500
+    slicer.util.arrayFromVolumeModified(volume_node)
+    lay(roi_node, volume_node, 2, 4)
+    logic.segmentROI(volume_node, roi_node, segmentation_node)
+    assert depth() == [FIRST[2] - 0.5, LAST[2] + 0.5]
+    logic.undo(segmentation_node)
+    assert depth() == [3.75, 4.25], "it lies in its slice"
+    logic.redo(segmentation_node)
+    assert depth() == [FIRST[2] - 0.5, LAST[2] + 0.5]
+
+
+def test_a_measured_diameter_is_followed_and_undone(gui, logic, loaded, volume_node, segmentation_node):
+    slicer.util.arrayFromVolume(volume_node)[box_mask(volume_node)] += 500
+    slicer.util.arrayFromVolumeModified(volume_node)
+    lines = [gui.scene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", name) for name in ("lesion", "across")]
+    middle = (FIRST[1] + LAST[1]) / 2
+    ends = [[(FIRST[0], middle, 4), (LAST[0], middle, 4)], [(12, FIRST[1], 4), (12, LAST[1], 4)]]
+    for line, voxels in zip(lines, ends, strict=True):
+        for ijk in voxels:
+            line.AddControlPointWorld(*(GEOMETRY @ [*ijk, 1])[:3])
+    long, short = lines
+    segment_id = logic.segmentLine(volume_node, long, segmentation_node, short)
+    assert names(segmentation_node) == ["lesion"]
+    made = segment_mask(segmentation_node, segment_id, volume_node)
+    assert np.flatnonzero(made.any(axis=(1, 2))).tolist() == list(range(FIRST[2], LAST[2] + 1))
+    np.testing.assert_array_equal(made[4], box_mask(volume_node)[4])
+    logic.undo(segmentation_node)
+    assert names(segmentation_node) == []
+    alone = logic.segmentLine(volume_node, short, segmentation_node, limit=2 * volume_node.GetSpacing()[2])
+    assert segment_mask(segmentation_node, alone, volume_node).any(axis=(1, 2)).sum() <= 5
+    with pytest.raises(ValueError, match="No volume is given"):
+        logic.segmentLine(None, long, segmentation_node)
+
+
+def test_a_segment_keeps_out_of_the_others_if_that_is_asked_for(
+    gui, logic, loaded, volume_node, roi_node, segmentation_node
+):
+    whole = box_mask(volume_node)
+    other = logic.segmentBox(volume_node, FIRST, (12, *LAST[1:]), segmentation_node, name="other")
+    held = segment_mask(segmentation_node, other, volume_node)
+    made = logic.segmentROI(volume_node, roi_node, segmentation_node, keepOut=True)
+    np.testing.assert_array_equal(segment_mask(segmentation_node, made, volume_node), whole & ~held)
+    np.testing.assert_array_equal(segment_mask(segmentation_node, other, volume_node), held)
+    # Made again, it does not keep out of itself.
+    logic.segmentROI(volume_node, roi_node, segmentation_node, made, keepOut=True)
+    np.testing.assert_array_equal(segment_mask(segmentation_node, made, volume_node), whole & ~held)
+    logic.undo(segmentation_node)
+    assert names(segmentation_node) == ["other"]
+    overlapping = logic.segmentROI(volume_node, roi_node, segmentation_node)
+    np.testing.assert_array_equal(segment_mask(segmentation_node, overlapping, volume_node), whole)
+    with pytest.raises(ValueError, match="keepOut and editorNode were both given"):
+        logic.segmentROI(
+            volume_node, roi_node, segmentation_node, keepOut=True, editorNode=slicer.vtkMRMLSegmentEditorNode()
+        )
+
+
 def test_several_rois_become_segments_of_their_names_in_one_step_of_undo(
     gui, logic, loaded, volume_node, roi_node, segmentation_node
 ):

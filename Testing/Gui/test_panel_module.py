@@ -12,8 +12,9 @@ import slicer.util
 
 from geometries import FIRST, LAST
 from MedSAMSlicerLib.mrml.boxes import is_ticked, key_slices_of, structure_boxes
+from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.geometry import voxel_box_corners
-from panel_user import GEOMETRY, SlowPredictor, box_mask
+from panel_user import GEOMETRY, MODULE_FILE, SlowPredictor, box_mask
 
 
 def threads() -> list[threading.Thread]:
@@ -63,6 +64,41 @@ def test_a_scene_that_is_saved_and_loaded_shows_all_as_it_was(gui, user, tmp_pat
     user.segment()
     assert user.segments == ["lesion"]
     assert len(key_slices_of(user.segmentation, user.segmentation.GetSegmentation().GetNthSegmentID(0))) == 1
+
+
+def test_a_volume_that_somebody_else_chooses_right_after_the_start_is_shown(gui, lite_weights, disk_cache, a_ct):
+    """By a parameter node of its own, as the console and Sample Data do."""
+    gui.load_module(MODULE_FILE)
+    widget = gui.open_module("MedSAMSlicer")
+    gui.headless.add_volume(Volume(a_ct, GEOMETRY, "first"))
+    gui.pump()
+    volume = gui.headless.add_volume(Volume(a_ct, GEOMETRY, "second"))
+    slicer.util.getModuleLogic("MedSAMSlicer").getParameterNode().inputVolume = volume
+    assert widget.panel.ui.inputVolumeSelector.currentNode() is volume
+
+
+def test_a_volume_that_is_loaded_while_none_is_chosen_is_chosen(gui, lite_weights, disk_cache, a_ct):
+    gui.load_module(MODULE_FILE)
+    widget = gui.open_module("MedSAMSlicer")
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    gui.pump()
+    assert widget.panel.parameters.inputVolume is None, "labels are no image"
+    gui.leave_module("MedSAMSlicer")
+    gui.open_module("MedSAMSlicer")
+    assert widget.panel.parameters.inputVolume is None, "labels are no image"
+    volume = gui.headless.add_volume(Volume(a_ct, GEOMETRY, "CT"))
+    gui.pump()
+    assert widget.panel.parameters.inputVolume is volume
+    assert widget.panel.ui.inputVolumeSelector.currentNode() is volume
+    assert "CT" in widget.panel.ui.modalityLabel.text
+    gui.headless.add_volume(Volume(a_ct, GEOMETRY, "another"))
+    gui.pump()
+    assert widget.panel.parameters.inputVolume is volume, "what is chosen stays"
+    # Nor is what the user did not want forced on him.
+    widget.panel.ui.inputVolumeSelector.setCurrentNode(None)
+    gui.scene.RemoveNode(labels)
+    gui.pump()
+    assert widget.panel.parameters.inputVolume is None
 
 
 def test_after_the_cleanup_nothing_follows_the_scene_any_more(gui, user, monkeypatch):

@@ -29,7 +29,7 @@ def test_a_box_is_placed_segmented_corrected_undone_and_redone_by_keys(gui, user
     assert user.segments == ["lesion"]
     press("Shift+Z")
     assert user.segments == []
-    press("Shift+Y")
+    press("Shift+A")
     assert user.segments == ["lesion"]
     user.look_at("Red", (12, 10, 4))
     press("Shift+C")
@@ -38,14 +38,14 @@ def test_a_box_is_placed_segmented_corrected_undone_and_redone_by_keys(gui, user
     press("Shift+D")
     assert user.ui.drawKeySliceButton.checked
     press("Shift+D")
-    press("Shift+N")
-    press("Shift+K")
+    press("Shift+E")
+    press("Shift+F")
     user.wait()
     assert user.segments == ["lesion"]
 
 
 def test_a_key_does_nothing_where_its_button_is_disabled(gui, user, press):
-    for keys in ("Shift+S", "Shift+X", "Shift+D", "Shift+C", "Shift+K", "Shift+N", "Shift+Z", "Shift+Y"):
+    for keys in ("Shift+S", "Shift+X", "Shift+D", "Shift+C", "Shift+F", "Shift+E", "Shift+Z", "Shift+A", "Shift+R"):
         press(keys)
     assert user.segmentation is None
     assert user.ui.statusLabel.text == ""
@@ -92,5 +92,17 @@ def test_capital_letters_can_be_typed_in_the_panel(gui, user):
 
 def test_the_panel_lists_the_keys_none_of_which_slicer_has_taken(gui, user):
     keys = [line.partition(":")[0] for line in user.ui.shortcutsLabel.text.splitlines()]
-    assert len(keys) == len(set(keys)) == 9
+    assert len(keys) == len(set(keys)) == 11
     assert not TAKEN & set(keys)
+    assert {key.removeprefix("Shift+") for key in keys} <= set("QWERTASDFGZXCVB"), "under the left hand"
+
+
+def test_each_button_tells_its_key_once_also_where_its_tooltip_changes(gui, user):
+    user.add_box()
+    user.segment()
+    names = ("placeROI", "segment", "undo", "redo", "correctSlice", "nextDoubtful")
+    tips = [getattr(user.ui, f"{name}Button").toolTip for name in names]
+    assert [tip[tip.rindex("(") :] for tip in tips] == [f"(Shift+{key})" for key in ("B", "S", "Z", "A", "C", "E")], (
+        tips
+    )
+    assert all(tip.count("(Shift+") == 1 for tip in tips)

@@ -14,7 +14,7 @@ from MedSAMSlicerLib.mrml.boxes import slice_in_view, structure_boxes
 from MedSAMSlicerLib.mrml.markups import ijk_corners
 from MedSAMSlicerLib.mrml.slice_boxes import has_depth, is_on_slice, slice_of
 from MedSAMSlicerLib.volume.steps import Outcome
-from panel_user import GEOMETRY, box_mask
+from panel_user import GEOMETRY, box_mask, is_in_sight
 
 MIDDLE = (12, 10, 4)
 # Two opposite corners around the structure in the slice of its middle.
@@ -120,6 +120,54 @@ def test_two_clicks_run_depth_drag_of_the_depth_run_undo(gui, user, volume_node)
     assert depth(user, roi) == (low, high)
     user.press("undoButton")
     assert user.segments == []
+
+
+def test_a_box_that_was_placed_or_chosen_is_in_sight_in_all_views(gui, user):
+    names = ("Red", "Green", "Yellow", "3D")
+    camera = slicer.modules.cameras.logic().GetViewActiveCameraNode(gui.layout_manager.threeDWidget(0).mrmlViewNode())
+
+    def look_away(*but: str) -> None:
+        camera.SetPosition(3000.0, 3000.0, 3000.0)
+        camera.SetFocalPoint(3000.0, 2000.0, 3000.0)
+        for name in {"Red", "Green", "Yellow"}.difference(but):
+            gui.layout_manager.sliceWidget(name).mrmlSliceNode().JumpSliceByCentering(500.0, 500.0, 500.0)
+
+    view = view_along(user, 2)
+    look_away(view)
+    roi = place(user, view)
+    assert [name for name in names if is_in_sight(gui, name, roi)] == list(names)
+    look_away()
+    assert not any(is_in_sight(gui, name, roi) for name in names)
+    user.ui.boxesTable.cellClicked.emit(0, 0)
+    assert [name for name in names if is_in_sight(gui, name, roi)] == list(names)
+    # What is in sight is not moved.
+    node = gui.layout_manager.sliceWidget(view).mrmlSliceNode()
+    before = slicer.util.arrayFromVTKMatrix(node.GetXYToRAS())
+    node.SetXYZOrigin(10, 5, 0)
+    moved = slicer.util.arrayFromVTKMatrix(node.GetXYToRAS())
+    assert not np.allclose(before, moved)
+    user.ui.boxesTable.cellClicked.emit(0, 0)
+    np.testing.assert_allclose(slicer.util.arrayFromVTKMatrix(node.GetXYToRAS()), moved)
+
+
+def test_the_name_of_a_box_does_not_cover_what_it_holds(gui, user):
+    view = view_along(user, 2)
+    roi = place(user, view)
+    roi.SetName("a rather long name")
+    user.segment()
+    user.look_at(view, MIDDLE)
+    user.gui.mouse(view).move((1, 1))
+    mouse = gui.mouse(view)
+    (x0, y0), (x1, y1) = (mouse.ras_to_xy((GEOMETRY @ [*ijk, 1])[:3]) for ijk in CORNERS)
+    picture = gui.picture(view)[::-1]
+    roi.GetDisplayNode().SetVisibility(False)
+    without = gui.picture(view)[::-1]
+    # Between edges, handles and the one in the middle.
+    (low, middle, high), (center, right) = np.sort([y0, (y0 + y1) / 2, y1]), ((x0 + x1) / 2, max(x0, x1))
+    for bottom, top in ((low, middle), (middle, high)):
+        part = np.s_[int(bottom) + 12 : int(top) - 12, int(center) + 12 : int(right) - 12]
+        assert picture[part].size > 300
+        np.testing.assert_array_equal(picture[part], without[part])
 
 
 def test_after_a_drag_within_the_slice_the_depth_is_found_again_and_undo_shows_the_one_before(gui, user, volume_node):

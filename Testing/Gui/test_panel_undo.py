@@ -69,7 +69,7 @@ def test_a_segment_drawn_in_the_segment_editor_after_the_run_stays(gui, user, ed
     user.press("undoButton")
     assert user.segments == ["hand"]
     np.testing.assert_array_equal(user.mask(), box_mask(volume_node, *DRAWN))
-    assert (tip, user.ui.statusLabel.text) == ("Take back: lesion.", "Undone: lesion.")
+    assert (tip, user.ui.statusLabel.text) == ("Take back: lesion. (Shift+Z)", "Undone: lesion.")
     user.press("redoButton")
     assert user.segments == ["hand", "lesion"]
     assert user.ui.statusLabel.text == "Brought back: lesion."
@@ -81,7 +81,7 @@ def test_the_button_says_why_a_run_that_was_edited_since_can_not_be_taken_back(g
     edited = box_mask(volume_node) | box_mask(volume_node, *DRAWN)
     assert not user.ui.undoButton.enabled
     assert user.ui.undoButton.toolTip == (
-        "The last segmentation can't be undone: the segment 'lesion' was edited since."
+        "The last segmentation can't be undone: the segment 'lesion' was edited since. (Shift+Z)"
     )
     gui.shortcut(gui.main_window, "Shift+Z")
     np.testing.assert_array_equal(user.mask(), edited)
@@ -91,7 +91,7 @@ def test_the_button_says_why_a_run_that_was_edited_since_can_not_be_taken_back(g
     assert user.ui.undoButton.enabled
     user.press("undoButton")
     assert user.segments == []
-    assert user.ui.undoButton.toolTip == "There is no segmentation to take back."
+    assert user.ui.undoButton.toolTip == "There is no segmentation to take back. (Shift+Z)"
 
 
 def test_of_two_segments_the_one_that_was_renamed_stays_and_is_named(gui, user, editor, volume_node):
@@ -101,7 +101,8 @@ def test_of_two_segments_the_one_that_was_renamed_stays_and_is_named(gui, user, 
     content = user.segmentation.GetSegmentation()
     content.GetSegment(content.GetSegmentIdBySegmentName("other")).SetName("tumor")
     gui.pump()
-    assert user.ui.undoButton.toolTip == "Take back: lesion. Left as it is: the segment 'tumor' was renamed since."
+    told = "Take back: lesion. Left as it is: the segment 'tumor' was renamed since. (Shift+Z)"
+    assert user.ui.undoButton.toolTip == told
     user.press("undoButton")
     assert user.segments == ["tumor"]
     assert "'tumor' was renamed since" in user.ui.statusLabel.text

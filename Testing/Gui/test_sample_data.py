@@ -14,10 +14,11 @@ from MedSAMSlicerLib.mrml.boxes import is_ticked, structure_boxes, tick
 from MedSAMSlicerLib.mrml.markups import wrap_voxels
 from MedSAMSlicerLib.mrml.segments import segment_mask
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
+from MedSAMSlicerLib.mrml.windows import window_of
 from MedSAMSlicerLib.volume.files import read_volume
 from MedSAMSlicerLib.volume.geometry import voxel_box_corners
 from MedSAMSlicerLib.volume.metrics import agreement
-from panel_user import MODULE_FILE
+from panel_user import MODULE_FILE, is_in_sight
 
 
 @pytest.fixture
@@ -82,6 +83,20 @@ def test_a_second_sample_is_what_the_module_shows_and_segments(gui, sources):
         "liver",
     ]
     assert "MRI" in widget.panel.ui.modalityLabel.text
+
+
+@pytest.mark.parametrize("name", ["MedSAMCTAbdomen", "MedSAMMRAbdomen"])
+def test_a_sample_is_shown_so_that_its_organs_can_be_told_apart(gui, sources, name):
+    camera = slicer.modules.cameras.logic().GetViewActiveCameraNode(gui.layout_manager.threeDWidget(0).mrmlViewNode())
+    camera.SetPosition(3000.0, 3000.0, 3000.0)
+    volume = click(sources[name])
+    display, seen = volume.GetScalarVolumeDisplayNode(), window_of(volume, "auto")
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (seen.lower, seen.upper)
+    assert seen.upper - seen.lower < np.ptp(slicer.util.arrayFromVolume(volume))
+    organ = structure_boxes(gui.scene)[-1]
+    for view in ("Red", "Green", "Yellow", "3D"):
+        assert is_in_sight(gui, view, organ), view
+        assert gui.picture(view).any()
 
 
 def test_a_sample_that_cannot_be_fetched_is_told(gui, sources, monkeypatch):

@@ -190,6 +190,10 @@ def test_a_trained_model_is_drawn_reported_listed_and_used(gui, trainer, compute
     assert table.GetTable().GetNumberOfRows() >= 1
     chart = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode")
     assert chart.GetNumberOfPlotSeriesNodes() == 3
+    epochs = [row["epoch"] for row in trainer.panel.training.training.log()]
+    assert chart.GetXAxisRange()[0] == min(epochs)
+    assert chart.GetXAxisRange()[1] >= max(epochs) + 1, "the legend covers no point"
+    assert not chart.GetXAxisRangeAuto()
     wait_for_end(trainer)
     assert ui.trainingLabel.text.startswith("Dice on 3 patients, each left out of training in turn: 0.000 to")
     assert "Expected gain: +" in ui.trainingLabel.text

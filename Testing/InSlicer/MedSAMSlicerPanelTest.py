@@ -153,6 +153,119 @@ class MedSAMSlicerPanelTest(unittest.TestCase):
         self.run_events()
         self.assertEqual(self.mask().any(axis=(1, 2)).sum(), len(slices))
 
+    def add_volume(self, name):
+        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+        slicer.util.updateVolumeFromArray(volume, np.arange(7200, dtype=np.int16).reshape(10, 24, 30))
+        volume.CreateDefaultDisplayNodes()
+        return volume
+
+    def test_a_parameter_of_a_new_node_that_another_wrapper_sets_is_shown(self):
+        from MedSAMSlicerLib.app.parameters import MedSAMSlicerParameterNode
+
+        selector = slicer.qMRMLNodeComboBox()
+        selector.nodeTypes, selector.noneEnabled = ["vtkMRMLScalarVolumeNode"], True
+        selector.setMRMLScene(slicer.mrmlScene)
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
+        shown = MedSAMSlicerParameterNode(node)
+        tag = shown.connectParametersToGui({"inputVolume": selector})
+        MedSAMSlicerParameterNode(node).inputVolume = self.volume
+        self.assertIs(selector.currentNode(), self.volume)
+        shown.disconnectGui(tag)
+
+    def test_what_the_console_chooses_is_shown(self):
+        other = self.add_volume("other")
+        self.widget.logic.getParameterNode().inputVolume = other
+        self.run_events()
+        self.assertIs(self.widget.panel.ui.inputVolumeSelector.currentNode(), other)
+
+    def test_a_volume_that_is_loaded_while_none_is_chosen_is_chosen(self):
+        self.parameters.inputVolume = None
+        self.run_events()
+        self.assertIsNone(self.widget.panel.ui.inputVolumeSelector.currentNode())
+        loaded = self.add_volume("loaded")
+        self.run_events()
+        self.assertIs(self.widget.panel.ui.inputVolumeSelector.currentNode(), loaded)
+
+    def views_away_from(self, roi):
+        """Name the views that do not show the middle of a box."""
+        manager, center = slicer.app.layoutManager(), np.array(roi.GetCenterWorld())
+        away = []
+        for name in manager.sliceViewNames():
+            node = manager.sliceWidget(name).mrmlSliceNode()
+            to_ras = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
+            x, y = (np.linalg.inv(slicer.util.arrayFromVTKMatrix(node.GetXYToRAS())) @ [*center, 1])[:2]
+            width, height = node.GetDimensions()[:2]
+            in_plane = abs(to_ras[:3, 2] @ (to_ras[:3, 3] - center)) < 0.01
+            if not (in_plane and 0 <= x < width and 0 <= y < height):
+                away.append(name)
+        view = manager.threeDWidget(0).mrmlViewNode()
+        camera = slicer.modules.cameras.logic().GetViewActiveCameraNode(view)
+        if np.linalg.norm(np.array(camera.GetFocalPoint()) - center) > 0.01:
+            away.append("3-D")
+        return away
+
+    def test_all_views_show_the_box_that_was_chosen_in_the_table(self):
+        slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        self.run_events()
+        roi = self.add_box()
+        for name in slicer.app.layoutManager().sliceViewNames():
+            slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode().JumpSliceByCentering(500.0, 500.0, 500.0)
+        self.assertTrue(self.views_away_from(roi))
+        self.widget.panel.ui.boxesTable.cellClicked.emit(0, 0)
+        self.run_events()
+        self.assertEqual(self.views_away_from(roi), [])
+
+    def test_a_placed_box_has_no_name_across_it_and_is_in_all_views(self):
+        self.place_box("Red", (4.7, 5.7, 4), (20.3, 15.3, 4))
+        roi = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")[0]
+        self.assertFalse(roi.GetDisplayNode().GetPropertiesLabelVisibility())
+        self.assertEqual(self.views_away_from(roi), [])
+
+    def test_the_lesion_of_a_measured_line_is_followed_and_undone(self):
+        self.add_block()
+        middle = (FIRST[1] + LAST[1]) / 2
+        line = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "lesion")
+        across = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "across")
+        for node, ends in (
+            (line, ((FIRST[0], middle, 4), (LAST[0], middle, 4))),
+            (across, ((12, FIRST[1], 4), (12, LAST[1], 4))),
+        ):
+            for ijk in ends:
+                node.AddControlPointWorld(*self.world(ijk))
+        self.run_events()
+        ui = self.widget.panel.ui
+        ui.boxesOfLinesButton.click()
+        self.run_events()
+        self.assertEqual([ui.boxesTable.item(0, column).text() for column in (0, 1)], ["lesion", "one slice"])
+        self.segment()
+        slices = np.flatnonzero(self.mask().any(axis=(1, 2)))
+        self.assertEqual(slices.tolist(), list(range(FIRST[2], LAST[2] + 1)))
+        self.widget.logic.undo(self.parameters.segmentation)
+        self.run_events()
+        self.assertEqual(self.parameters.segmentation.GetSegmentation().GetNumberOfSegments(), 0)
+
+    def test_a_segment_keeps_out_of_the_others_by_one_tick(self):
+        self.add_box()
+        self.segment()
+        held = self.mask()
+        ui = self.widget.panel.ui
+        ui.boxesTable.item(0, 0).setCheckState(qt.Qt.Unchecked)
+        ui.keepOutCheckBox.click()
+        self.run_events()
+        larger = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "larger")
+        larger.SetCenter(12.0, 10.0, 4.5)
+        larger.SetSize(20.0, 14.0, 8.0)
+        self.run_events()
+        ui.boxesTable.item(1, 0).setCheckState(qt.Qt.Checked)
+        self.run_events()
+        self.segment()
+        segmentation = self.parameters.segmentation
+        second = segmentation.GetSegmentation().GetNthSegmentID(1)
+        made = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, second, self.volume) != 0
+        self.assertTrue(made.any())
+        self.assertFalse((made & held).any())
+        np.testing.assert_array_equal(self.mask(), held)
+
     def test_the_depth_of_a_box_is_switched_in_the_table(self):
         self.add_block()
         roi = self.add_box()

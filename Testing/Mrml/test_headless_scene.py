@@ -115,6 +115,15 @@ def test_an_roi_that_slicer_saved_comes_back_named_after_its_file(headless, ijk_
     assert lps == pytest.approx(sorted(np.array(saved.GetCenter()) * [-1, -1, 1]), abs=1e-4)
 
 
+def test_a_byte_order_mark_before_the_roi_does_no_harm(headless, ijk_to_ras, tmp_path):
+    saved = headless.add_roi("R", ijk_to_ras, voxel_box_corners(FIRST, LAST))
+    path = save(saved, slicer.vtkMRMLMarkupsROIJsonStorageNode(), tmp_path / "R.mrk.json")
+    content = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + content)
+    np.testing.assert_allclose(world_corners(headless.load_roi(path)), world_corners(saved), atol=1e-4)
+    assert path.read_bytes() == b"\xef\xbb\xbf" + content
+
+
 def markups(*kinds: str) -> str:
     return json.dumps({"markups": [{"type": kind} for kind in kinds]})
 

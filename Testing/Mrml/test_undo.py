@@ -165,6 +165,25 @@ def test_of_a_run_on_two_structures_the_one_that_was_edited_stays(scene):
     np.testing.assert_array_equal(scene.mask(task.segment_ids[1]), held)
 
 
+def test_with_the_segment_its_review_comes_back(scene):
+    def told(segment_id: str) -> list[tuple[int, float]]:
+        return [(each.index, each.confidence) for each in scene.session.review(scene.segmentation, segment_id)]
+
+    segment_id = scene.run()
+    first = told(segment_id)
+    scene.run((5, 6, 2), (9, 9, 4), segment_id=segment_id)
+    second = told(segment_id)
+    assert len(second) < len(first)
+    scene.session.undo(scene.segmentation)
+    assert told(segment_id) == first
+    scene.session.undo(scene.segmentation)
+    assert told(segment_id) == []
+    scene.session.redo(scene.segmentation)
+    assert told(segment_id) == first
+    scene.session.redo(scene.segmentation)
+    assert told(segment_id) == second
+
+
 def test_a_failed_run_leaves_no_step_and_the_redo(scene, a_box_predictor, monkeypatch):
     segment_id = scene.run()
     scene.run((5, 6, 2), (9, 9, 4), segment_id=segment_id)

@@ -81,7 +81,10 @@ class Gui:
         )
         logics = self.headless.application_logic
         logics.SetModuleLogic("Colors", logics.GetColorLogic())
-        for name in ("Colors", "Markups", "Segmentations", "Volumes"):
+        self._cameras = slicer.vtkSlicerCamerasModuleLogic()
+        self._cameras.SetMRMLScene(self.scene)
+        logics.SetModuleLogic("Cameras", self._cameras)
+        for name in ("Cameras", "Colors", "Markups", "Segmentations", "Volumes"):
             logic = logics.GetModuleLogic(name)
             self.module_manager._add(name, application.qSlicerLoadableModule(name, logic))
 

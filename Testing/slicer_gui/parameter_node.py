@@ -12,6 +12,7 @@ import enum
 import pathlib
 import types
 import typing
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -136,6 +137,37 @@ class Parameter:
         return self.kind[text] if issubclass(self.kind, enum.Enum) else self.kind(text)
 
 
+class _Cached:
+    """A parameter as one wrapper sees it: as it was when an observer of this wrapper heard of a change last.
+
+    VTK calls the very first observer of an object last: until then that one's value is the old one.
+    """
+
+    def __init__(self, parameter: Parameter, node: slicer.vtkMRMLScriptedModuleNode) -> None:
+        self._parameter, self._node, self._writing = parameter, node, False
+        if not node.HasParameter(parameter.name):
+            parameter.write(node, parameter.default)
+        self.value = parameter.read(node)
+        reference = weakref.ref(self)
+        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: reference()._read())
+
+    def __del__(self) -> None:
+        self._node.RemoveObserver(self._tag)
+
+    def write(self, value: object) -> None:
+        self._writing = True
+        try:
+            with slicer.util.NodeModify(self._node):
+                self._parameter.write(self._node, value)
+                self.value = self._parameter.read(self._node)
+        finally:
+            self._writing = False
+
+    def _read(self) -> None:
+        if not self._writing:
+            self.value = self._parameter.read(self._node)
+
+
 class _Wrapper:
     """What every wrapped class can do; see Slicer's documentation of parameter node wrappers."""
 
@@ -145,9 +177,8 @@ class _Wrapper:
         object.__setattr__(self, "parameterNode", parameterNode)
         object.__setattr__(self, "_connections", {})
         object.__setattr__(self, "_updating_gui", False)
-        for name, parameter in self.allParameters.items():
-            if not parameterNode.HasParameter(name):
-                parameter.write(parameterNode, parameter.default)
+        cached = {name: _Cached(parameter, parameterNode) for name, parameter in self.allParameters.items()}
+        object.__setattr__(self, "_cached", cached)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in self.allParameters:
@@ -155,10 +186,10 @@ class _Wrapper:
         self.setValue(name, value)
 
     def getValue(self, name: str) -> object:
-        return self._parameter(name).read(self.parameterNode)
+        return self._cached[self._parameter(name).name].value
 
     def setValue(self, name: str, value: object) -> None:
-        self._parameter(name).write(self.parameterNode, value)
+        self._cached[self._parameter(name).name].write(value)
 
     def default(self, name: str) -> Default:
         return Default(self._parameter(name).default)

@@ -17,19 +17,20 @@ from MedSAMSlicerLib.mrml.boxes import (
     box_of,
     flatten,
     is_ticked,
+    new_box,
     segment_of,
-    show_depth,
     slice_clicked,
     slice_in_middle,
     structure_boxes,
     structure_of,
     tick,
 )
+from MedSAMSlicerLib.mrml.diameters import box_of_diameter, diameters, new_lines
 from MedSAMSlicerLib.mrml.slice_boxes import is_on_slice, lay, make_3d
 from MedSAMSlicerLib.mrml.structure import Structure
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 # The columns of the table.
 _BOX, _DEPTH, _SEGMENT = range(3)
@@ -38,7 +39,7 @@ _BOX, _DEPTH, _SEGMENT = range(3)
 class BoxesSection(slicer.util.VTKObservationMixin):
     """Lists the ROI nodes of the scene and follows them."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         super().__init__()
         self._panel = panel
         self._rows: list[Any] = []
@@ -53,6 +54,7 @@ class BoxesSection(slicer.util.VTKObservationMixin):
         table.connect("cellChanged(int,int)", self._on_cell_changed)
         table.connect("cellClicked(int,int)", lambda row, column: self._show(row))
         panel.ui.placeROIButton.connect("clicked(bool)", self.place)
+        panel.ui.boxesOfLinesButton.connect("clicked(bool)", lambda *args: self.take_lines())
         for event in (slicer.vtkMRMLScene.NodeAddedEvent, slicer.vtkMRMLScene.NodeRemovedEvent):
             self.addObserver(slicer.mrmlScene, event, lambda *args: panel.update())
 
@@ -61,14 +63,33 @@ class BoxesSection(slicer.util.VTKObservationMixin):
         if not start or self._placement.running:
             self._placement.cancel()
         else:
-            roi = slicer.mrmlScene.AddNewNodeByClass(
-                "vtkMRMLMarkupsROINode", slicer.mrmlScene.GenerateUniqueName(_("Structure"))
-            )
-            roi.CreateDefaultDisplayNodes()
-            roi.GetDisplayNode().SetFillVisibility(False)
+            roi = new_box(slicer.mrmlScene, slicer.mrmlScene.GenerateUniqueName(_("Structure")))
             tick(roi, True)
             self._placement.start(roi)
         self._panel.update()
+
+    def take_lines(self) -> None:
+        """Make a ticked box of each measured diameter that has none; a line that can't be one is told."""
+        panel, volume = self._panel, self._panel.parameters.inputVolume
+        lines, problem = [], ""
+        for line in new_lines(slicer.mrmlScene):
+            try:
+                diameters([line], volume)
+                lines.append(line)
+            except ValueError as error:
+                problem = str(error)
+        made = [box_of_diameter(each, volume) for each in diameters(lines, volume)]
+        for roi in made:
+            tick(roi, True)
+        if made:
+            jump_to(made[-1].GetCenterWorld())
+            panel.tell(problem or _("Boxes made of lines: {count}.").format(count=len(made)), error=bool(problem))
+        else:
+            none = _("There is no line without a box: measure a diameter with a line (Markups) first.")
+            panel.tell(problem or none, error=True)
+        panel.update()
+        if made and panel.parameters.autoUpdate:
+            panel.segment(lambda: [self._structure(roi) for roi in made])
 
     def read(self) -> list[tuple[Any, Structure]]:
         """Read the structures of all ticked boxes, each with its key slices."""
@@ -82,6 +103,9 @@ class BoxesSection(slicer.util.VTKObservationMixin):
     def update(self) -> None:
         """Show the boxes as they are."""
         self._panel.ui.placeROIButton.checked = self._placement.running
+        # (A line is there before its ends are.)
+        lines = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLMarkupsLineNode")
+        self._panel.ui.boxesOfLinesButton.enabled = self._panel.parameters.inputVolume is not None and lines > 0
         self._follow(structure_boxes(slicer.mrmlScene))
         table, segmentation = self._panel.ui.boxesTable, self._panel.parameters.segmentation
         self._filling = True
@@ -111,14 +135,6 @@ class BoxesSection(slicer.util.VTKObservationMixin):
             table.setItem(row, _SEGMENT, segment)
         table.resizeColumnsToContents()
         self._filling = False
-
-    def fit(self, volume: Any, segmentation: Any) -> None:
-        """Give all boxes on one slice the depth of their segments; without one, a box lies in its slice only."""
-        if any(node is None or node.GetScene() is None for node in (volume, segmentation)):
-            return
-        for roi in self._rows:
-            if roi.GetScene() is not None:
-                show_depth(roi, volume, segmentation, segment_of(roi, segmentation))
 
     def leave(self) -> None:
         """End a placement that runs."""
@@ -189,7 +205,7 @@ class BoxesSection(slicer.util.VTKObservationMixin):
                 return axis, index
 
             self._lay(roi, clicked)
-            # The views across show where its depth will be.
+        if roi is not None:
             jump_to(roi.GetCenterWorld())
         self._panel.update()
         if roi is not None and self._panel.parameters.autoUpdate:

@@ -11,7 +11,10 @@ from MedSAMSlicerLib.dataset.case import Case
 from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.evaluation.pictures import EXPERT, outlined, png
 from MedSAMSlicerLib.volume.geometry import choose_axis, plane_axes, slice_of
-from MedSAMSlicerLib.volume.intensity import resolve_window
+from MedSAMSlicerLib.volume.intensity import IntensityRange, resolve_window
+
+# Gray values up to this one are taken for what is around the patient.
+_BACKGROUND = 10
 
 
 def picture_path(dataset: SiteDataset, case: Case) -> Path:
@@ -39,9 +42,12 @@ def draw(dataset: SiteDataset, case: Case) -> None:
     slices = np.flatnonzero(labelled.any(axis=tuple(other for other in range(3) if other != 2 - axis)))
     middle = int(slices[len(slices) // 2])
     x_axis, y_axis = plane_axes(axis)
+    values = slice_of(volume.voxels, axis, middle)
+    image = _narrowed(resolve_window(loaded.window, volume.voxels), values).apply(values)
+    part = _shown(image if image.ndim == 2 else image.max(axis=2), slice_of(labelled, axis, middle))
     picture = outlined(
-        resolve_window(loaded.window, volume.voxels).apply(slice_of(volume.voxels, axis, middle)),
-        [(slice_of(mask, axis, middle), EXPERT) for mask in loaded.labels.values()],
+        image[part],
+        [(slice_of(mask, axis, middle)[part], EXPERT) for mask in loaded.labels.values()],
         volume.ijk_to_ras[:3, [y_axis, x_axis]].T,
     )
     path = picture_path(dataset, case)
@@ -49,3 +55,20 @@ def draw(dataset: SiteDataset, case: Case) -> None:
     draft = path.with_suffix(".new")
     draft.write_bytes(png(picture))
     draft.replace(path)
+
+
+def _shown(image: np.ndarray, labelled: np.ndarray) -> tuple[slice, slice]:
+    """Find the part of a slice, (rows, columns), that is more than background: heads are small in their field of view.
+
+    :param image: uint8 (rows, columns).
+    """
+    holds = (image > _BACKGROUND) | labelled
+    rows, columns = (np.flatnonzero(holds.any(axis=across)) for across in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _narrowed(window: IntensityRange, values: np.ndarray) -> IntensityRange:
+    """Narrow a volume's window to the values of one slice, which is dark where the bright tissues are elsewhere."""
+    held = values[values > window.lower]
+    upper = min(window.upper, float(np.percentile(held, 98))) if held.size else window.upper
+    return IntensityRange(window.lower, upper) if upper > window.lower else window

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import qt
 import slicer
 import slicer.util
@@ -11,7 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.placement import Placement
-from MedSAMSlicerLib.app.slice_views import LastSliceView, show_slice
+from MedSAMSlicerLib.app.slice_views import LastSliceView, jump_to
 from MedSAMSlicerLib.mrml.boxes import (
     bind,
     box_of,
@@ -25,16 +26,18 @@ from MedSAMSlicerLib.mrml.boxes import (
 )
 from MedSAMSlicerLib.mrml.key_slices import key_slice_of, painted_slice
 from MedSAMSlicerLib.mrml.segments import segment_slice
+from MedSAMSlicerLib.mrml.volumes import dimensions, ijk_to_world
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.geometry import plane_axes
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 
 class CorrectionsSection(slicer.util.VTKObservationMixin):
     """Draws, lists and follows key slices of one segment."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         super().__init__()
         self._panel = panel
         self._keys: list[Any] = []
@@ -268,12 +271,26 @@ class CorrectionsSection(slicer.util.VTKObservationMixin):
         return key.axis, key.index
 
     def _show_key(self, row: int) -> None:
-        if row < len(self._keys) and (place := self._place_of(self._keys[row])):
-            show_slice(self._panel.parameters.inputVolume, *place)
+        if row < len(self._keys):
+            jump_to(self._keys[row].GetCenterWorld())
 
     def _show_review(self, row: int) -> None:
-        if row < len(self._review):
-            show_slice(self._panel.parameters.inputVolume, self._review[row].axis, self._review[row].index)
+        parameters, segment_id = self._panel.parameters, self._segment
+        if row >= len(self._review) or parameters.inputVolume is None or segment_id is None:
+            return
+        volume, axis, index = parameters.inputVolume, self._review[row].axis, self._review[row].index
+        mask = segment_slice(parameters.segmentation, segment_id, volume, axis, index)
+        jump_to(_middle_of(mask, volume, axis, index))
+
+
+def _middle_of(mask: np.ndarray, volume: Any, axis: int, index: int) -> np.ndarray:
+    """Find the middle (RAS) of a mask in a slice of a volume; of the slice where the mask is empty."""
+    voxel = (np.array(dimensions(volume)) - 1) / 2
+    voxel[axis] = index
+    if mask.any():
+        rows, columns = mask.nonzero()
+        voxel[list(plane_axes(axis))] = columns.mean(), rows.mean()
+    return (ijk_to_world(volume) @ [*voxel, 1.0])[:3]
 
 
 def _slice_name(axis: int, index: int) -> str:

@@ -21,13 +21,13 @@ from MedSAMSlicerLib.dataset.site import SiteDataset
 from MedSAMSlicerLib.mrml.cases import case_from_scene
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 
 class DatasetSection:
     """Shows a dataset, adds what is in the scene to it, and changes it."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         self._panel = panel
         self.dataset: SiteDataset | None = None
         """The dataset that is shown; None until one is chosen, and as long as the section was never open."""

@@ -12,13 +12,13 @@ from MedSAMSlicerLib.mrml.windows import modality_of, window_of
 from MedSAMSlicerLib.volume.intensity import CT_WINDOWS
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 
 class InputsSection:
     """Keeps the window's list and its preview in step with the parameters."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         self._panel = panel
         self._preview = WindowPreview()
         self._described: object = None

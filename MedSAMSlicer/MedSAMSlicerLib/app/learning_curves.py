@@ -16,6 +16,8 @@ _COLORS = {
     "validation_dice": (0.0, 0.62, 0.45),
     "validation_slice_dice": (0.34, 0.71, 0.91),
 }
+# Slicer draws the legend into the upper right corner: that part of the axis, beside the epochs, stays free for it.
+_ROOM = 0.6
 
 
 class LearningCurves:
@@ -37,6 +39,8 @@ class LearningCurves:
         self._chart.SetTitle(name)
         columns = [[row.get(key, np.nan) for row in rows] for key in ("epoch", *_COLORS)]
         slicer.util.updateTableFromArray(self._table, np.array(columns, dtype=float).T, ["epoch", *_COLORS])
+        first, last = min(columns[0]), max(columns[0])
+        self._chart.SetXAxisRange(first, last + max(1.0, _ROOM * (last - first)))
 
     def show(self) -> None:
         """Show the chart in the views; without a chart, nothing."""
@@ -66,6 +70,7 @@ class LearningCurves:
             series.SetYColumnName(column)
             series.SetColor(*color)
             self._chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        self._chart.XAxisRangeAutoOff()
         self._chart.SetXAxisTitle(_("epoch"))
 
 

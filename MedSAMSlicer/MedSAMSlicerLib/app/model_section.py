@@ -27,13 +27,13 @@ from MedSAMSlicerLib.store.folder import store_folder
 from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 
 class ModelSection:
     """Chooses the model and installs what it needs, when it is asked to."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         self._panel = panel
         # Its own: a download must not keep a segmentation with another model waiting.
         self._worker = Worker()

@@ -20,6 +20,7 @@ from MedSAMSlicerLib.app.shortcuts import Shortcuts
 from MedSAMSlicerLib.app.training_section import TrainingSection
 from MedSAMSlicerLib.app.worklist_section import WorklistSection
 from MedSAMSlicerLib.mrml.structure import Structure
+from MedSAMSlicerLib.mrml.volumes import is_image
 
 
 class Panel(slicer.util.VTKObservationMixin):
@@ -36,6 +37,7 @@ class Panel(slicer.util.VTKObservationMixin):
         self.parameters: Any = None
         """The parameter node that is shown; None while the module is not open, and while the scene closes."""
         self._connection: Any = None
+        self._offered: Any = None
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
@@ -48,6 +50,7 @@ class Panel(slicer.util.VTKObservationMixin):
         self.model = ModelSection(self)
         self.training = TrainingSection(self)
         self.shortcuts = Shortcuts(self)
+        self.addObserver(slicer.mrmlScene, slicer.vtkMRMLScene.NodeAddedEvent, self._on_node_added)
         ui.segmentButton.connect("clicked(bool)", lambda *args: self.segment(self.boxes.read))
 
     def show(self, parameters: Any) -> None:
@@ -57,7 +60,8 @@ class Panel(slicer.util.VTKObservationMixin):
         self._connection = parameters.connectGui(self.ui)
         self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self._on_parameters_modified)
         if parameters.inputVolume is None:
-            parameters.inputVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            parameters.inputVolume = next(filter(is_image, volumes), None)
         self.update()
 
     def enter(self) -> None:
@@ -114,6 +118,28 @@ class Panel(slicer.util.VTKObservationMixin):
             self.parameters.segmentation = node
         return self.parameters.segmentation
 
+    def slice_in_view(self) -> tuple[int, int] | None:
+        """Return the slice of the volume that the user looks at, (axis, index); None if there is none."""
+        return self.corrections.slice_in_view()
+
+    @property
+    def running(self) -> bool:
+        """Return whether a segmentation runs."""
+        return self.result.running
+
+    def save_case(self) -> None:
+        """Save what was made of the worklist's case; nothing without one."""
+        self.worklist.save()
+
+    def list_models(self) -> None:
+        """Show the models that are there now."""
+        self.model.list_models()
+
+    @property
+    def ready(self) -> bool:
+        """Return whether the chosen model can be used."""
+        return self.model.ready
+
     def painted(self, segmentation: Any, segment_id: str) -> list[Any]:
         """Return the key slices of a segment that were painted by hand."""
         return self.corrections.painted(segmentation, segment_id)
@@ -123,17 +149,28 @@ class Panel(slicer.util.VTKObservationMixin):
             self.parameters.disconnectGui(self._connection)
             self.removeObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self._on_parameters_modified)
             self.inputs.close()
-        self.parameters = None
+        self.parameters = self._offered = None
 
     def _on_parameters_modified(self, _parameters: Any, _event: Any) -> None:
         self.update()
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node_added(self, _scene: Any, _event: Any, node: Any) -> None:
+        if is_image(node):
+            # Chosen once this event has been handled: it has no voxels yet, and who loads it may choose himself.
+            self._offered = node
+            self.update()
+
     def _update(self) -> None:
         if self.parameters is None:
             return
+        offered, self._offered = self._offered, None
+        if self.parameters.inputVolume is None and offered is not None and offered.GetScene() is not None:
+            self.parameters.inputVolume = offered
         for section in (self.inputs, self.worklist, self.boxes, self.corrections, self.model, self.training):
             section.update()
         self.result.update(self._missing())
+        self.shortcuts.name_keys()
 
     def _missing(self) -> str:
         """Say what has to be given before anything can be segmented; empty if nothing."""

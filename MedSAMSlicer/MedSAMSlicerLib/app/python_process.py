@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,11 @@ import slicer
 from slicer.i18n import tr as _
 
 _MODULE_FOLDER = Path(__file__).resolve().parents[2]
+# Not by the environment variable PYTHONPATH, which a PythonSlicer may set itself.
+_RUN = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
 _LAST_LINES = 3
 # How the library begins the line that tells an error, see `cli.main`.
 _ERROR = "medsam-slicer: error: "
@@ -33,8 +37,6 @@ class PythonProcess:
         python = shutil.which("PythonSlicer", path=str(folder))
         if python is None:
             raise RuntimeError(_("PythonSlicer is not in {folder}: install Slicer again.").format(folder=folder))
-        paths = [str(_MODULE_FOLDER), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         # What ends Slicer (Ctrl+C or a closed terminal) shall not reach it.
         apart: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
@@ -42,11 +44,10 @@ class PythonProcess:
         self.output = output
         with output.open("wb") as file:
             self._process = subprocess.Popen(
-                [python, "-m", module, *arguments],
+                [python, "-c", _RUN, str(_MODULE_FOLDER), module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=environment,
                 **apart,
             )
 

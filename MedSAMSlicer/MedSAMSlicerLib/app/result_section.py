@@ -12,7 +12,8 @@ from slicer.i18n import tr as _
 
 from MedSAMSlicerLib.app.segment_editor import segment_editor_node
 from MedSAMSlicerLib.app.settings import remember, setting
-from MedSAMSlicerLib.mrml.boxes import bind
+from MedSAMSlicerLib.mrml.boxes import belong
+from MedSAMSlicerLib.mrml.editing_rules import outside_others
 from MedSAMSlicerLib.mrml.history import Undone
 from MedSAMSlicerLib.mrml.outcomes import told
 from MedSAMSlicerLib.mrml.structure import Structure
@@ -21,7 +22,7 @@ from MedSAMSlicerLib.store.pace import told as told_time
 from MedSAMSlicerLib.volume.steps import Outcome
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 Read = Callable[[], Sequence[tuple[Any, Structure]]]
 
@@ -29,7 +30,7 @@ Read = Callable[[], Sequence[tuple[Any, Structure]]]
 class ResultSection(slicer.util.VTKObservationMixin):
     """Runs segmentations and shows how far they are."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         super().__init__()
         self._panel = panel
         self._segmentation: Any = None
@@ -76,9 +77,9 @@ class ResultSection(slicer.util.VTKObservationMixin):
                 model=setting("model"),
                 device=setting("device"),
                 window=parameters.window,
-                first=panel.corrections.slice_in_view(),
+                first=panel.slice_in_view(),
                 limit=parameters.limit or None,
-                editor_node=segment_editor_node() if parameters.useEditingRules else None,
+                editor_node=_rules(parameters),
             )
         except (ValueError, RuntimeError, OSError) as error:
             panel.tell(str(error), error=True)
@@ -114,6 +115,8 @@ class ResultSection(slicer.util.VTKObservationMixin):
         ui.segmentButton.enabled = not missing and not self.running
         ui.segmentButton.toolTip = missing or _("Segment what the ticked boxes hold.")
         ui.cancelButton.enabled = self.running
+        # The masking section says itself where segments may go.
+        ui.keepOutCheckBox.enabled = not self._panel.parameters.useEditingRules
         session = self._panel.logic.session
         for button, outlook, can, nothing in (
             (ui.undoButton, session.undoable, _("Take back: {names}."), _("There is no segmentation to take back.")),
@@ -181,7 +184,7 @@ class ResultSection(slicer.util.VTKObservationMixin):
     ) -> None:
         job, self._job = self._job, None
         stopped = job is not None and job.stopped
-        self._bind()
+        self._bind(volume)
         bar = self._panel.ui.progressBar
         bar.maximum, bar.value = 100, 0 if error or stopped else 100
         if error is not None:
@@ -196,8 +199,7 @@ class ResultSection(slicer.util.VTKObservationMixin):
                     name = segmentation.GetSegmentation().GetSegment(segment_id).GetName()
                     sentences.append(f"{name}: {said}")
             self._panel.tell(" ".join(sentences))
-        self._panel.boxes.fit(volume, segmentation)
-        self._panel.worklist.save()
+        self._panel.save_case()
         self._panel.update()
         following, self._next = self._next, None
         if following is not None and self._panel.parameters is not None:
@@ -218,7 +220,7 @@ class ResultSection(slicer.util.VTKObservationMixin):
             remember_pace(_kind(), total - 1, time.monotonic() - self._first_step)
 
     def _revert(self, revert: Callable[[Any], Undone], done: str) -> None:
-        volume, segmentation = self._panel.parameters.inputVolume, self._panel.parameters.segmentation
+        segmentation = self._panel.parameters.segmentation
         if self.running or segmentation is None:
             return
         try:
@@ -226,16 +228,15 @@ class ResultSection(slicer.util.VTKObservationMixin):
                 self._panel.tell(_said(undone, done))
         except ValueError as error:
             self._panel.tell(str(error), error=True)
-        self._panel.boxes.fit(volume, segmentation)
         self._panel.update()
 
-    def _bind(self) -> None:
+    def _bind(self, volume: Any) -> None:
         """Let each box belong to the segment that was made from it, if the run has left it there."""
         made, self._made = self._made, {}
         for roi, (segmentation, segment_id) in made.items():
             segment = segmentation.GetSegmentation().GetSegment(segment_id)
-            if None not in (segment, roi.GetScene(), segmentation.GetScene()):
-                bind(roi, segmentation, segment_id)
+            if None not in (segment, roi.GetScene(), segmentation.GetScene(), volume.GetScene()):
+                belong(roi, volume, segmentation, segment_id)
 
     def _show_3d(self, show: bool) -> None:
         segmentation = self._panel.parameters.segmentation
@@ -244,6 +245,13 @@ class ResultSection(slicer.util.VTKObservationMixin):
         else:
             segmentation.RemoveClosedSurfaceRepresentation()
         self._panel.update()
+
+
+def _rules(parameters: Any) -> Any:
+    """Return the settings of a Segment Editor that hold for the result; None if there are none."""
+    if parameters.useEditingRules:
+        return segment_editor_node()
+    return outside_others() if parameters.keepOut else None
 
 
 def _kind() -> str:

@@ -9,9 +9,11 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
-from MedSAMSlicerLib.mrml.boxes import structure_boxes, tick
+from MedSAMSlicerLib.app.slice_views import jump_to
+from MedSAMSlicerLib.mrml.boxes import new_box, structure_boxes, tick
 from MedSAMSlicerLib.mrml.markups import wrap_voxels
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world
+from MedSAMSlicerLib.mrml.windows import window_of
 from MedSAMSlicerLib.store.samples import fetch_samples, sample_path
 from MedSAMSlicerLib.volume.geometry import voxel_box_corners
 
@@ -73,14 +75,21 @@ def _load(source: Any) -> Any:
         for roi in structure_boxes(slicer.mrmlScene):
             tick(roi, False)  # of another volume
         for structure, (first, last) in boxes.items():
-            roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", structure)
-            roi.CreateDefaultDisplayNodes()
-            roi.GetDisplayNode().SetFillVisibility(False)
+            roi = new_box(slicer.mrmlScene, structure)
             wrap_voxels(roi, ijk_to_world(volume), voxel_box_corners(first, last))
             tick(roi, True)
+        _show(volume, roi)
         parameters = slicer.util.getModuleLogic("MedSAMSlicer").getParameterNode()
         parameters.inputVolume, parameters.segmentation = volume, None
     return volume
+
+
+def _show(volume: Any, roi: Any) -> None:
+    """Show the volume through the window that the model takes, in which organs can be told apart, and one of them."""
+    seen, display = window_of(volume, "auto"), volume.GetScalarVolumeDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(seen.lower, seen.upper)
+    jump_to(roi.GetCenterWorld())
 
 
 def _show_progress(done: int, total: int) -> None:

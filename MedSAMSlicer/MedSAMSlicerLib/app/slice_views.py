@@ -1,4 +1,4 @@
-"""The slice views of Slicer's layout: which one the user looks at, and a slice of the volume shown in them."""
+"""The views of Slicer's layout: which slice view the user looks at, and a place in the volume shown in all."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 import slicer
 import slicer.util
 
-from MedSAMSlicerLib.mrml.boxes import slice_in_view
-from MedSAMSlicerLib.mrml.volumes import dimensions, ijk_to_world
+from MedSAMSlicerLib.mrml.transforms import numpy_from_matrix
 
 
 class LastSliceView(slicer.util.VTKObservationMixin):
@@ -53,28 +52,27 @@ def slice_node_under_mouse() -> Any:
 
 
 def jump_to(position: Sequence[float]) -> None:
-    """Show a position (RAS) in all slice views."""
-    manager = slicer.app.layoutManager()
-    for name in manager.sliceViewNames():
-        manager.sliceWidget(name).mrmlSliceNode().JumpSliceByOffsetting(*position)
-
-
-def show_slice(volume: Any, axis: int, index: int) -> None:
-    """Show a slice of a volume: in the views that lie along its axis, and in the others by a line through it.
-
-    :param axis: of the slice, 0 = I, 1 = J, 2 = K.
-    """
-    center = (np.array(dimensions(volume)) - 1) / 2
-    to_world = ijk_to_world(volume)
+    """Show a position (RAS) in all views, slice views and 3-D ones."""
     manager = slicer.app.layoutManager()
     for name in manager.sliceViewNames():
         node = manager.sliceWidget(name).mrmlSliceNode()
-        try:
-            shown, _index = slice_in_view(node, volume)
-        except ValueError:
-            shown = None
-        if shown == axis:
-            # Only along the view's own normal: what the user has moved or zoomed to stays.
-            center[axis] = index
-            x, y, z = (to_world @ [*center, 1.0])[:3]
-            node.JumpSliceByOffsetting(x, y, z)
+        node.JumpSliceByOffsetting(*position)
+        # What the user has moved or zoomed to stays, unless the position is outside of it.
+        if not _in_sight(node, position):
+            node.JumpSliceByCentering(*position)
+    for number in range(manager.threeDViewCount):
+        view = manager.threeDWidget(number).mrmlViewNode()
+        camera = slicer.modules.cameras.logic().GetViewActiveCameraNode(view)
+        if camera is not None:
+            # Direction and distance stay.
+            shift = np.array(position) - camera.GetFocalPoint()
+            camera.SetPosition(*(camera.GetPosition() + shift))
+            camera.SetFocalPoint(*position)
+            camera.ResetClippingRange()
+
+
+def _in_sight(slice_node: Any, position: Sequence[float]) -> bool:
+    """Return whether a position (RAS) is between the edges of a slice view."""
+    x, y = (np.linalg.inv(numpy_from_matrix(slice_node.GetXYToRAS())) @ [*position, 1.0])[:2]
+    width, height = slice_node.GetDimensions()[:2]
+    return bool(0 <= x < width and 0 <= y < height)

@@ -20,7 +20,7 @@ from MedSAMSlicerLib.app.training_process import TrainingProcess, TrainingReques
 from MedSAMSlicerLib.store.folder import store_folder
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 _LOOK_EVERY_MS = 500
 _STEPS = 1000
@@ -29,7 +29,7 @@ _STEPS = 1000
 class TrainingSection:
     """Starts a training and follows it by what it writes into its folder; finds the last one again."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         self._panel = panel
         self.dataset = DatasetSection(panel)
         self.training: TrainingProcess | None = None
@@ -121,7 +121,7 @@ class TrainingSection:
     def use(self) -> None:
         """Make the new model the one that segments."""
         remember("model", str(self.training.model))
-        self._panel.model.list_models()
+        self._panel.list_models()
         self._panel.update()
         self.tell(_("{name} is the module's model now.").format(name=self.training.name))
 
@@ -173,7 +173,7 @@ class TrainingSection:
             return _("A training runs: wait for it, or stop it.")
         if self._report is not None:
             return _("A report is being made: wait for it.")
-        if not self._panel.model.ready:
+        if not self._panel.ready:
             return _("The model is not installed: see the top of this panel.")
         if self.dataset.dataset is None:
             return _("Choose a folder for the dataset first.")
@@ -262,7 +262,7 @@ class TrainingSection:
         bar = self._panel.ui.trainingProgressBar
         bar.maximum, bar.value = _STEPS, _STEPS if well else 0
         self.tell(text, error=not well)
-        self._panel.model.list_models()
+        self._panel.list_models()
         if not self._panel.ui.trainingSection.collapsed:
             self.dataset.read()
 

@@ -16,7 +16,7 @@ from MedSAMSlicerLib.mrml.segments import segment_part
 from MedSAMSlicerLib.volume.files import stem
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 
 class WorklistSection:
@@ -25,7 +25,7 @@ class WorklistSection:
     Nodes that were in the scene before, and those of other volumes, stay.
     """
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         self._panel = panel
         self._list: Worklist | None = None
         self._volume: Any = None
@@ -68,8 +68,8 @@ class WorklistSection:
         """Show where the worklist is."""
         self._look()
         ui = self._panel.ui
-        ui.worklistButton.enabled = not self._panel.result.running
-        ui.nextCaseButton.enabled = self._list is not None and not self._panel.result.running
+        ui.worklistButton.enabled = not self._panel.running
+        ui.nextCaseButton.enabled = self._list is not None and not self._panel.running
         ui.worklistLabel.visible = self._list is not None
         if self._list is None:
             return

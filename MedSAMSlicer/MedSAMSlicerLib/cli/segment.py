@@ -60,6 +60,15 @@ def add_parser(subparsers: _Subparsers) -> None:
         "until it ends. Five numbers for every box",
     )
     prompts.add_argument(
+        "--line",
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="L.mrk.json",
+        help="diameters measured with lines in Slicer, as for RECIST: each lesion is followed from its slice until it "
+        "ends. Two lines that cross are the long and the short axis of one lesion",
+    )
+    prompts.add_argument(
         "--repeat",
         type=Path,
         metavar="FILE.seg.nrrd",
@@ -70,7 +79,7 @@ def add_parser(subparsers: _Subparsers) -> None:
         "--limit",
         type=float,
         metavar="MM",
-        help="how far a structure is followed from its --slice-box to either side (default: until it ends)",
+        help="how far a structure is followed from its --slice-box or --line to either side (default: until it ends)",
     )
     parser.add_argument("--name", nargs="+", default=[], help="names of the segments, in the order of the boxes")
     parser.add_argument(
@@ -105,8 +114,9 @@ def add_parser(subparsers: _Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segment one volume, or those of a table."""
-    prompt = args.roi or args.box or args.slice_box or args.repeat
-    single = {"--volume": args.volume, "--output": args.output, "--roi, --box, --slice-box or --repeat": prompt}
+    prompt = args.roi or args.box or args.slice_box or args.line or args.repeat
+    prompts = "--roi, --box, --slice-box, --line or --repeat"
+    single = {"--volume": args.volume, "--output": args.output, prompts: prompt}
     optional = {"--name": args.name, "--snapshot": args.snapshot, "--json": args.json}
     if args.batch:
         from MedSAMSlicerLib.cli.batch import run_batch
@@ -116,8 +126,10 @@ def run(args: argparse.Namespace) -> int:
         return run_batch(args)
     if missing := [option for option, value in single.items() if not value]:
         args.wrong_usage(f"the following arguments are required: {', '.join(missing)}")
-    if args.limit is not None and not args.slice_box:
-        args.wrong_usage("--limit says how far a structure is followed from a --slice-box: give one, or leave it out")
+    if args.limit is not None and not (args.slice_box or args.line):
+        args.wrong_usage(
+            "--limit says how far a structure is followed from a --slice-box or --line: give one, or leave it out"
+        )
     if args.repeat:
         check_options(args, args.default_of)
     check_arguments(args)
@@ -261,6 +273,7 @@ def check_arguments(args: argparse.Namespace) -> None:
             f"--slice-box takes five numbers for every box, K X0 Y0 X1 Y1, but {len(args.slice_box)} were given."
         )
     count = len(args.roi or []) or len(args.box or []) // 6 or len(args.slice_box or []) // 5
+    count = count or len(args.line or [])
     if len(args.name) > count and not args.repeat:
         raise ValueError(f"There are {len(args.name)} names for {count} boxes.")
     for what, path in outputs_of(args).items():
@@ -277,6 +290,8 @@ def check_files(runs: Mapping[str, argparse.Namespace]) -> None:
         files.reads(f"volume{which}", args.volume)
         for path in args.roi or ():
             files.reads(f"ROI{which}", path)
+        for path in args.line or ():
+            files.reads(f"line{which}", path)
         if args.repeat:
             files.reads("segmentation to repeat", args.repeat)
         files.reads_model("model", args.model)
@@ -292,7 +307,8 @@ def outputs_of(args: argparse.Namespace) -> dict[str, Path]:
 
 
 def _structures(args: argparse.Namespace, headless: Any, volume: Volume, node: Any) -> list[Structure]:
-    """Read the boxes or ROIs of the command line."""
+    """Read the boxes, lines or ROIs of the command line."""
+    from MedSAMSlicerLib.mrml.diameters import structures_of_lines
     from MedSAMSlicerLib.mrml.structure import Structure
 
     if args.slice_box:
@@ -302,6 +318,8 @@ def _structures(args: argparse.Namespace, headless: Any, volume: Volume, node: A
             Structure.of_slice(node, index, box, args.axis, name)
             for (index, *box), name in zip(numbers, names, strict=True)
         ]
+    if args.line:
+        return structures_of_lines([headless.load_line(path) for path in args.line], node, args.name)
     rois = [headless.load_roi(path) for path in args.roi] if args.roi else _add_boxes(headless, volume, args.box)
     for roi, name in zip(rois, args.name, strict=False):
         roi.SetName(name)

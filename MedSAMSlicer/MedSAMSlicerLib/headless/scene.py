@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 # Before VTK opens a window: Linux may have no X server, and needs none. macOS and Windows have no EGL and do without.
@@ -97,32 +99,63 @@ class HeadlessScene:
 
         :raises FileError: if there is no such file, or it holds no ROI.
         """
+        storage = slicer.vtkMRMLMarkupsROIJsonStorageNode()
+        return self._load_markup(path, "ROI", storage, _is_a_box, "its center, size and orientation")
+
+    def load_line(self, path: Path) -> slicer.vtkMRMLMarkupsLineNode:
+        """Load a line that Slicer saved as ``.mrk.json``, named after its file.
+
+        :raises FileError: if there is no such file, or it holds no line.
+        """
+        storage = slicer.vtkMRMLMarkupsJsonStorageNode()
+        return self._load_markup(path, "Line", storage, _has_two_ends, "its two points")
+
+    def _load_markup(
+        self,
+        path: Path,
+        kind: str,
+        storage: slicer.vtkMRMLStorageNode,
+        whole: Callable[[slicer.vtkMRMLMarkupsNode], bool],
+        parts: str,
+    ) -> slicer.vtkMRMLMarkupsNode:
+        """Load the one node of a kind ("ROI", "Line") that a file holds.
+
+        :param whole: tells whether a node has all that it needs; ``parts`` names that.
+        """
         try:
-            markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
-            kinds = [str(markup["type"]) for markup in markups]
+            text = path.read_text(encoding="utf-8-sig")
+            kinds = [str(markup["type"]) for markup in json.loads(text)["markups"]]
         except FileNotFoundError as error:
             raise FileError(f"{path} does not exist: check the path.") from error
         except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise FileError(
-                f"{path} is not a markups file of Slicer: save the ROI as .mrk.json and give that."
+                f"{path} is not a markups file of Slicer: save the {kind} as .mrk.json and give that."
             ) from error
-        if kinds != ["ROI"]:
+        if kinds != [kind]:
             raise FileError(
-                f"{path} holds {', '.join(kinds) or 'nothing'}, not one ROI: save one Markups ROI as .mrk.json."
+                f"{path} holds {', '.join(kinds) or 'nothing'}, not one {kind}: save one Markups {kind} as .mrk.json."
             )
-        roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", stem(path))
-        storage = slicer.vtkMRMLMarkupsROIJsonStorageNode()
+        node = self.scene.AddNewNodeByClass(f"vtkMRMLMarkups{kind}Node", stem(path))
         self.scene.AddNode(storage)
-        storage.SetFileName(str(path))
-        with quiet():
-            read = storage.ReadData(roi)
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            # Slicer can't read the mark that editors of Windows put before the text.
+            copy = Path(folder) / "markup.mrk.json"
+            copy.write_text(text, encoding="utf-8")
+            storage.SetFileName(str(copy))
+            read = storage.ReadData(node)
         self.scene.RemoveNode(storage)
-        if not read or not _is_a_box(roi):
-            self.scene.RemoveNode(roi)
-            raise FileError(f"Slicer can't read the ROI in {path} (its center, size and orientation): save it again.")
-        roi.SetName(stem(path))
-        roi.CreateDefaultDisplayNodes()
-        return roi
+        if not read or not whole(node):
+            self.scene.RemoveNode(node)
+            raise FileError(f"Slicer can't read the {kind} in {path} ({parts}): save it again.")
+        node.SetName(stem(path))
+        node.CreateDefaultDisplayNodes()
+        return node
+
+
+def _has_two_ends(line: slicer.vtkMRMLMarkupsLineNode) -> bool:
+    """Tell whether a line has both of its ends, at places that are finite."""
+    ends = [line.GetNthControlPointPositionWorld(n) for n in range(line.GetNumberOfDefinedControlPoints())]
+    return len(ends) == 2 and bool(np.isfinite(ends).all())
 
 
 def _is_a_box(roi: slicer.vtkMRMLMarkupsROINode) -> bool:

@@ -21,7 +21,7 @@ from MedSAMSlicerLib.volume.geometry import MOST_OBLIQUE, box_corners, choose_ax
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 
 _SEGMENT, _KEY_SLICE, _TICKED = "MedSAM.SegmentID", "MedSAM.KeySlice", "MedSAM.Ticked"
-_SEGMENTATION = "MedSAM.Segmentation"
+_SEGMENTATION, _VOLUME = "MedSAM.Segmentation", "MedSAM.Volume"
 
 # A key slice seen in 3-D: a plate, thinner than the slice, so that it lies in one slice only.
 _THICKNESS = 0.5
@@ -97,12 +97,19 @@ def structure_of(
     )
 
 
-def new_key_slice(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMarkupsROINode:
-    """Add an ROI that will be a key slice, without a place yet."""
+def new_box(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMarkupsROINode:
+    """Add an ROI, without a place yet, of which edges and handles only are drawn: what it holds can be seen."""
     roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
-    roi.SetAttribute(_KEY_SLICE, "1")
     roi.CreateDefaultDisplayNodes()
     roi.GetDisplayNode().SetFillVisibility(False)
+    roi.GetDisplayNode().SetPropertiesLabelVisibility(False)
+    return roi
+
+
+def new_key_slice(scene: slicer.vtkMRMLScene, name: str) -> slicer.vtkMRMLMarkupsROINode:
+    """Add an ROI that will be a key slice, without a place yet."""
+    roi = new_box(scene, name)
+    roi.SetAttribute(_KEY_SLICE, "1")
     return roi
 
 
@@ -127,6 +134,26 @@ def show_depth(
         show_found(roi, volume, found[0], found[-1])
     elif has_depth(roi):
         lay(roi, volume, axis, index)
+
+
+def belong(
+    roi: slicer.vtkMRMLMarkupsROINode,
+    volume: slicer.vtkMRMLVolumeNode,
+    segmentation: slicer.vtkMRMLSegmentationNode,
+    segment_id: str,
+) -> None:
+    """Let a box belong to the segment that was made from it, with the depth that was found."""
+    bind(roi, segmentation, segment_id)
+    roi.SetNodeReferenceID(_VOLUME, volume.GetID())
+    show_depth(roi, volume, segmentation, segment_id)
+
+
+def fit_depths(segmentation: slicer.vtkMRMLSegmentationNode) -> None:
+    """Give the boxes of all segments the depth of these as they are now; without its segment, a box is flat again."""
+    for roi in structure_boxes(segmentation.GetScene()):
+        volume = roi.GetNodeReference(_VOLUME)
+        if volume is not None and roi.GetNodeReferenceID(_SEGMENTATION) == segmentation.GetID():
+            show_depth(roi, volume, segmentation, segment_of(roi, segmentation))
 
 
 def flatten(roi: slicer.vtkMRMLMarkupsROINode, volume: slicer.vtkMRMLVolumeNode, axis: int) -> None:

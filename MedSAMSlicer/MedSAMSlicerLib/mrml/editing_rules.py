@@ -7,6 +7,14 @@ import slicer
 from MedSAMSlicerLib.mrml.segments import SegmentWriter, put_labelmap
 
 
+def outside_others() -> slicer.vtkMRMLSegmentEditorNode:
+    """Make the rules by which a segment keeps out of all others, which stay as they are."""
+    rules = slicer.vtkMRMLSegmentEditorNode()
+    rules.SetMaskMode(slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments)
+    rules.SetOverwriteMode(rules.OverwriteNone)
+    return rules
+
+
 def gives_way(editor_node: slicer.vtkMRMLSegmentEditorNode) -> bool:
     """Return whether other segments may lose voxels to one that is written."""
     return bool(editor_node.GetOverwriteMode() != editor_node.OverwriteNone)

@@ -25,10 +25,12 @@ class Undone:
 
     :param names: of the segments that it changed.
     :param left: why other segments of the run stay as they are; empty if there are none.
+    :param segment_ids: of the segments that it changed.
     """
 
     names: tuple[str, ...] = ()
     left: str = ""
+    segment_ids: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.names)
@@ -57,6 +59,10 @@ class History:
         self._done = [*self._done, edit][-self.LENGTH :]
         self._undone = []
 
+    def left(self, segment_id: str) -> SegmentState | None:
+        """Return what the last run has left in a segment; None if it has not changed it."""
+        return self._done[-1].after.get(segment_id) if self._done else None
+
     def undoable(self) -> Undone:
         """Tell what `undo` would do; without names, ``left`` says why it can do nothing."""
         return self._outlook(self._done, "The last segmentation can't be undone")
@@ -81,17 +87,18 @@ class History:
             require_labelmaps(self._segmentation)
         except ValueError as error:
             return Undone(left=str(error))
-        names, told = [], []
+        names, ids, told = [], [], []
         for segment_id in edit.after:
             obstacle = self._obstacle(edit, segment_id)
             if obstacle is None:
                 names.append(self._name(edit, segment_id))
+                ids.append(segment_id)
             else:
                 told.append(f"the segment {self._name(edit, segment_id)!r} was {obstacle}")
         if not told:
-            return Undone(tuple(names))
+            return Undone(tuple(names), segment_ids=tuple(ids))
         since = f"{', '.join(told)} since"
-        return Undone(tuple(names), f"Left as it is: {since}." if names else f"{refusal}: {since}.")
+        return Undone(tuple(names), f"Left as it is: {since}." if names else f"{refusal}: {since}.", tuple(ids))
 
     def _revert(self, edits: list[Edit], inverted: list[Edit], outlook: Callable[[], Undone]) -> Undone:
         # Asked of the voxels: a script may have written to them without a word.

@@ -7,7 +7,9 @@ from typing import Any
 
 import slicer
 
+from MedSAMSlicerLib.mrml.boxes import fit_depths
 from MedSAMSlicerLib.mrml.history import History, Undone
+from MedSAMSlicerLib.mrml.segment_state import PackedMask, SegmentState
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.task import SegmentationTask, Step
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
@@ -45,6 +47,10 @@ class SegmentationSession:
         self._save_state = save_state
         self._histories: dict[slicer.vtkMRMLSegmentationNode, History] = {}
         self._reviews: dict[tuple[slicer.vtkMRMLSegmentationNode, str], list[SliceReview]] = {}
+        # By segment: the masks that were made, and the review of each.
+        self._reviewed: dict[
+            tuple[slicer.vtkMRMLSegmentationNode, str], list[tuple[PackedMask, list[SliceReview]]]
+        ] = {}
 
     def segment(
         self,
@@ -124,7 +130,7 @@ class SegmentationSession:
             structures,
             save_state=lambda: self._save_state(segmentation),
             record=lambda edit: self._history(segmentation).add(edit),
-            remember=lambda segment_id, slices: self._reviews.__setitem__((segmentation, segment_id), slices),
+            remember=lambda segment_id, slices: self._remember(segmentation, segment_id, slices),
             axis=axis,
             window=window,
             propagation=propagation,
@@ -157,7 +163,8 @@ class SegmentationSession:
 
         That is where most voxels are expected to be wrong, see `volume.review.review`. Key slices come last.
 
-        :return: as the segment was last made in this session; empty for any other segment.
+        :return: as the segment was last made in this session, or made before where that was undone; empty for any
+            other segment.
         """
         return list(self._reviews.get((segmentation, segment_id), ()))
 
@@ -173,20 +180,39 @@ class SegmentationSession:
         """Take the last run back.
 
         Only what it wrote, and only in segments that nobody has changed since: what was edited, renamed, added or
-        deleted stays.
+        deleted stays. Boxes on one slice get the depth of the segment that is there afterwards.
 
         :return: what was done, and what was left and why; false if there is no run to take back.
         :raises ValueError: if all that is left of the run was changed since.
         """
-        if self.undoable(segmentation):
-            self._save_state(segmentation)
-        return self._history(segmentation).undo()
+        return self._revert(segmentation, self.undoable(segmentation), self._history(segmentation).undo)
 
     def redo(self, segmentation: slicer.vtkMRMLSegmentationNode) -> Undone:
         """Bring back what was undone last, as `undo` takes it back."""
-        if self.redoable(segmentation):
+        return self._revert(segmentation, self.redoable(segmentation), self._history(segmentation).redo)
+
+    def _revert(
+        self, segmentation: slicer.vtkMRMLSegmentationNode, outlook: Undone, revert: Callable[[], Undone]
+    ) -> Undone:
+        if outlook:
             self._save_state(segmentation)
-        return self._history(segmentation).redo()
+        undone = revert()
+        for segment_id in undone.segment_ids:
+            key, state = (segmentation, segment_id), SegmentState.of(segmentation, segment_id)
+            known = reversed(self._reviewed.get(key, ()))
+            self._reviews[key] = next((each for mask, each in known if state and mask.equals(state.mask)), [])
+        fit_depths(segmentation)
+        return undone
+
+    def _remember(
+        self, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, slices: list[SliceReview]
+    ) -> None:
+        """Keep the review of a segment that was made, also for when it is undone and comes back."""
+        key = (segmentation, segment_id)
+        self._reviews[key] = slices
+        state = self._history(segmentation).left(segment_id) or SegmentState.of(segmentation, segment_id)
+        if state is not None:
+            self._reviewed[key] = [*self._reviewed.get(key, ()), (state.mask, slices)][-History.LENGTH - 1 :]
 
     def _history(self, segmentation: slicer.vtkMRMLSegmentationNode) -> History:
         if segmentation is None:
@@ -194,4 +220,5 @@ class SegmentationSession:
         # A node that left its scene can't be undone any more; its history would only hold memory.
         self._histories = {node: history for node, history in self._histories.items() if node.GetScene()}
         self._reviews = {key: review for key, review in self._reviews.items() if key[0].GetScene()}
+        self._reviewed = {key: known for key, known in self._reviewed.items() if key[0].GetScene()}
         return self._histories.setdefault(segmentation, History(segmentation))

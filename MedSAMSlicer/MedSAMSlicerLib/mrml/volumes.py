@@ -10,6 +10,12 @@ import vtk
 from MedSAMSlicerLib.mrml.transforms import node_to_world, numpy_from_matrix
 
 
+def is_image(node: slicer.vtkMRMLNode) -> bool:
+    """Return whether a node is an image that a user may want to segment: no labels, and nothing hidden."""
+    image = node.IsA("vtkMRMLScalarVolumeNode") and not node.IsA("vtkMRMLLabelMapVolumeNode")
+    return bool(image and not node.GetHideFromEditors())
+
+
 def voxels(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
     """View a volume's voxels: (K, J, I), in color (K, J, I, channels). They must not be written to.
 
