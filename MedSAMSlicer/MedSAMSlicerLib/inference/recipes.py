@@ -21,6 +21,9 @@ Size = tuple[int, int]
 class Recipe(Protocol):
     """The way between a slice of any size (rows, columns) and the model's square input."""
 
+    def __hash__(self) -> int:
+        """Tell it from others: what is made with it is kept."""
+
     @property
     def image_size(self) -> int:
         """Side of the model's input in pixels."""

@@ -79,7 +79,7 @@ def _labels(masks: np.ndarray, gap: int) -> np.ndarray:
 
 def _occupied(masks: np.ndarray) -> tuple[EllipsisType, slice, slice]:
     """Find the rows and columns of masks, bool (..., rows, columns), that are not empty."""
-    flat = masks.reshape(-1, *masks.shape[-2:]).any(axis=0)
+    flat = np.asarray(masks.reshape(-1, *masks.shape[-2:]).any(axis=0))
     edges = [np.flatnonzero(flat.any(axis=axis)) for axis in (1, 0)]
     rows, columns = (slice(each[0], each[-1] + 1) if each.size else slice(0, 0) for each in edges)
     return np.s_[..., rows, columns]
