@@ -110,6 +110,8 @@ def test_what_a_crash_left_half_written_counts_and_leaves_first(store):
     part = store.folder / "tmp1.embedding-part"
     part.write_bytes(bytes(store.nbytes))
     os.utime(part, (0, 0))
+    # Of the process that crashed, the next one finds it.
+    store = EmbeddingStore(store.folder, store.budget)
     store.put(key(2), values(2))
     assert not part.exists()
     assert store.get(key(1)) is not None
@@ -153,3 +155,18 @@ def test_a_case_that_is_opened_again_is_not_encoded_again_and_gives_the_same_mas
     changed[0, 0] ^= 1
     EmbeddingCache(store=EmbeddingStore(tmp_path)).embedding(predictor, changed)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_folder_is_not_looked_through_for_every_embedding(tmp_path, monkeypatch):
+    looks = []
+    files = EmbeddingStore._files
+    monkeypatch.setattr(EmbeddingStore, "_files", lambda store: looks.append(1) or files(store))
+    values = np.zeros((2, 4, 4), dtype=np.float32)
+    store = EmbeddingStore(tmp_path, budget=1000)
+    for number in range(4):
+        store.put(bytes([number]), values)
+    assert len(looks) == 1
+    # Full: now it matters what was used least.
+    for number in range(4, 30):
+        store.put(bytes([number]), values)
+    assert EmbeddingStore(tmp_path).nbytes <= 1000

@@ -21,6 +21,9 @@ Size = tuple[int, int]
 class Recipe(Protocol):
     """The way between a slice of any size (rows, columns) and the model's square input."""
 
+    def __hash__(self) -> int:
+        """Tell it from others: what is made with it is kept."""
+
     @property
     def image_size(self) -> int:
         """Side of the model's input in pixels."""
@@ -49,9 +52,6 @@ class Recipe(Protocol):
 
         Return None for a mask in which nothing is left at the resolution that the official scripts look at.
         """
-
-    def __hash__(self) -> int:
-        """Hash what it was made with, as what follows from it is kept."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ _PART = ".embedding-part"
 _FORMAT = b"MedSAM embedding 1\n"
 _DIGEST_BYTES = 16
 _SHAPE_BYTES = 12
+# How many embeddings are written at most until the folder is looked at again.
+_LOOK_EVERY = 64
 
 
 class EmbeddingStore:
@@ -35,6 +37,9 @@ class EmbeddingStore:
     def __init__(self, folder: Path, budget: int = 4 << 30) -> None:
         self.folder = Path(folder)
         self.budget = budget
+        # What there is at most, by the last look at the folder and what was written since; None before the first look.
+        self._at_most: int | None = None
+        self._written = 0
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +82,12 @@ class EmbeddingStore:
                 Path(part).replace(self._path(key))
             finally:
                 Path(part).unlink(missing_ok=True)
-            self._sweep(self.budget)
+            self._written += 1
+            if self._at_most is not None:
+                self._at_most += len(content)
+            # To look at thousands of files takes longer than to write one. Other processes may write as well.
+            if self._at_most is None or self._at_most > self.budget or self._written % _LOOK_EVERY == 0:
+                self._sweep(self.budget)
 
     def clear(self) -> None:
         """Delete all embeddings; other files in the folder stay."""
@@ -108,6 +118,7 @@ class EmbeddingStore:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
                 excess -= size
+        self._at_most = budget + excess
 
 
 def _digest(key: bytes, body: bytes) -> bytes:
