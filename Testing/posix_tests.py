@@ -17,6 +17,7 @@ NEEDS_POSIX = {
     "test_site_dataset.py::"
     "test_an_addition_that_is_killed_leaves_the_cases_that_were_there_and_the_next_one_succeeds": "SIGKILL",
     "test_training_distributed.py": "PyTorch's Gloo without a file to meet at",
+    "test_python_process.py": "a PythonSlicer that is a shell script",
     "test_training_section.py": "a PythonSlicer that is a shell script",
     **{
         f"test_bad_input.py::test_bad_input_is_answered_in_one_line_and_changes_nothing[{name}]": what

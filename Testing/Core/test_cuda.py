@@ -127,7 +127,7 @@ def test_a_step_of_the_training_is_made_on_the_gpu(depth, capability, half):
     trainee = Trainee(build_model("tiny"), Recipe.of_depth(depth), "base", "")
     with fake_cuda(capability):
         loop = Loop(
-            trainee, None, None, Team(0, 1, torch.device(CARD)),
+            trainee, [None], None, Team(0, 1, torch.device(CARD)),
             embeddings=None, workers=0, tell=lambda progress: None, keep=lambda *args: None,
         )  # fmt: skip
         side, shape = trainee.model.image_size, trainee.model.embedding_shape

@@ -83,6 +83,7 @@ def test_capital_letters_can_be_typed_in_the_panel(gui, user):
     gui.pump()
     line.selectAll()
     QtTest.QTest.sendKeyEvent(QtTest.QTest.Click, line, gui.qt.Qt.Key_B, "B", gui.qt.Qt.ShiftModifier)
+    QtTest.QTest.keyRelease(line, gui.qt.Qt.Key_Shift)
     gui.pump()
     typed, placing = line.text, user.ui.placeROIButton.checked
     gui.main_window.takeCentralWidget()

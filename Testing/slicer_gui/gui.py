@@ -157,6 +157,9 @@ class Gui:
         widget.setFocus()
         self.app.processEvents()
         QtTest.QTest.keySequence(widget, QtGui.QKeySequence(keys))
+        # As who lets go of Shift: Qt takes it for pressed until a key says otherwise, and a row that is then selected
+        # in a table for one that is added.
+        QtTest.QTest.keyRelease(widget, QtCore.Qt.Key.Key_Shift)
         self.pump()
 
     def pump(self, seconds: float = 0.0, *, until: Callable[[], bool] | None = None, at_most: float = 20.0) -> None:

@@ -14,7 +14,7 @@ from MedSAMSlicerLib.app.python_process import PythonProcess, last_words
 from MedSAMSlicerLib.app.settings import setting
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 _LOOK_MS = 500
 # How the command begins the lines that tell how far it is.
@@ -24,7 +24,7 @@ _PROGRESS = "bench ["
 class SpeedTest:
     """Runs the command ``bench`` for the chosen model and device, and shows its table, to be copied into an issue."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         self._panel = panel
         self._process: PythonProcess | None = None
         self._folder: Path | None = None

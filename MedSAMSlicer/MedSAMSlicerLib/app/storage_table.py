@@ -17,13 +17,13 @@ from MedSAMSlicerLib.store.transfer import import_from
 from MedSAMSlicerLib.store.weights import WeightsStore
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.app.panel import Panel
+    from MedSAMSlicerLib.app.host import Host
 
 
 class StorageTable:
     """Lists what is kept, removes what is selected, and takes weights and samples from a folder."""
 
-    def __init__(self, panel: Panel) -> None:
+    def __init__(self, panel: Host) -> None:
         self._panel = panel
         self._worker = Worker()
         self._job: Job | None = None
@@ -126,7 +126,7 @@ class StorageTable:
         self.show()
         if problem:
             self._tell(problem, error=True)
-        self._panel.model.list_models()
+        self._panel.list_models()
         self._panel.update()
 
     def _tell(self, text: str, *, error: bool = False) -> None:

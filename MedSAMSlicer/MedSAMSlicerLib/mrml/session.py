@@ -199,8 +199,12 @@ class SegmentationSession:
         undone = revert()
         for segment_id in undone.segment_ids:
             key, state = (segmentation, segment_id), SegmentState.of(segmentation, segment_id)
-            known = reversed(self._reviewed.get(key, ()))
-            self._reviews[key] = next((each for mask, each in known if state and mask.equals(state.mask)), [])
+            known, shown = self._reviewed.get(key, []), self._reviews.get(key)
+            same = (each for mask, each in reversed(known) if state and mask.equals(state.mask))
+            # Painted between two runs: what the first one was reviewed as is nearest.
+            before = next((number for number, (_, each) in enumerate(known) if each is shown), 0)
+            nearest = known[before - 1][1] if state and before else []
+            self._reviews[key] = next(same, nearest)
         fit_depths(segmentation)
         return undone
 
