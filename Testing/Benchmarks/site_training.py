@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -67,14 +66,19 @@ def patients_of(folder: Path, sequence: str, every: int) -> dict[str, tuple[Volu
     return patients
 
 
-def site_of(patients: dict[str, tuple[Volume, np.ndarray, str]], folder: Path) -> SiteDataset:
-    """Make the dataset of a site; the last patient validates, where none is left out in turn."""
+def site_of(
+    patients: dict[str, tuple[Volume, np.ndarray, str]], folder: Path, held: dict[str, tuple[Volume, np.ndarray, str]]
+) -> SiteDataset:
+    """Make the dataset of a site; the last patient validates, where none is left out in turn, and others test."""
     if (folder / "dataset.json").is_file():
         return SiteDataset.open(folder)
     dataset = SiteDataset.create(folder)
     for number, (volume, expert, window) in enumerate(patients.values(), start=1):
         case = dataset.add(volume, {"structure": expert}, patient=None, window=window)
         dataset.assign(case.id, "validation" if number == len(patients) > 1 else "train")
+    for volume, expert, window in held.values():
+        case = dataset.add(volume, {"structure": expert}, patient=None, window=window)
+        dataset.assign(case.id, "test")
     return dataset
 
 
@@ -139,16 +143,13 @@ def measure(
     for number, name in enumerate(names):
         others = (names[number + 1 :] + names[:number])[:count]
         folder = work / f"{sequence}-without-{name}-{count}"
-        site_of({other: patients[other] for other in others}, folder / "site")
+        dataset = site_of({other: patients[other] for other in others}, folder / "site", {name: patients[name]})
         job = Job(folder / "site", folder / "tuned.pth", recipe, device="cpu", embeddings=work / "embeddings")
         outcome, minutes = trained(job)
         print(f"{sequence}, {name} left out, trained on {', '.join(others)}: {outcome.message} ({minutes:.1f} min)")
         tuned = load_predictor(str(outcome.output), "cpu") if outcome.output else base
         accepted += outcome.output is not None
-        held = folder / "held"
-        shutil.rmtree(held, ignore_errors=True)
-        dataset = site_of({name: patients[name]}, held)
-        loaded = dataset.load(dataset.cases[0])
+        (loaded,) = (dataset.load(case) for case in dataset.cases if case.split == "test")
         for box in boxes:
             before = segmented(loaded, base, cache, box)
             rows[box].append((before, before if tuned is base else segmented(loaded, tuned, cache, box)))

@@ -63,6 +63,17 @@ def test_what_has_the_intensities_of_the_structure_is_no_end():
     assert filled(without_ends(decoder, results_of(), likenesses_of(decoder), ())) == list(range(2, SLICES))
 
 
+def test_an_end_that_has_jumped_to_something_else_becomes_empty_whatever_it_looks_like():
+    decoder = a_decoder(bright=range(SLICES))
+    results = results_of()
+    elsewhere = np.roll(results[-1].mask, 11, axis=0)
+    assert 0 < (elsewhere & results[-1].mask).sum() < 0.2 * elsewhere.sum()
+    results[-1] = SliceMask(SLICES - 1, elsewhere, ROI, 0.9, 0.8)
+    likenesses = likenesses_of(decoder, alike=range(SLICES))
+    assert filled(without_ends(decoder, results, likenesses, ())) == list(range(SLICES - 1))
+    assert filled(without_ends(decoder, results, likenesses, {SLICES - 1})) == list(range(SLICES))
+
+
 def test_what_looks_like_the_structure_is_no_end():
     decoder = a_decoder()
     likenesses = likenesses_of(decoder, alike=range(1, SLICES))

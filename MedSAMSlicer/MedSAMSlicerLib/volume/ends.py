@@ -16,6 +16,8 @@ from MedSAMSlicerLib.volume.steps import SliceMask, soft_dice
 # the structure's than those around it (mean log odds): both, as a tight box has no slices to lose.
 # Testing/Benchmarks/README.md tells how flat the choice is.
 _LEAST_LIKENESS, _LEAST_ODDS = 0.4, 0.3
+# Or where the mask has jumped to something else (Dice with its neighbor).
+_LEAST_OVERLAP = 0.2
 # Width of the surroundings to compare with, in pixels.
 _SURROUNDINGS = 6
 
@@ -41,10 +43,13 @@ def without_ends(
         return results
     odds = intensity_odds(inside, around)
 
-    def ended(each: SliceMask) -> bool:
-        mask = masks[each.index]
+    def ended(each: SliceMask, neighbor: SliceMask) -> bool:
+        mask, next_mask = masks[each.index], masks[neighbor.index]
         if each.index in keys:
             return False
+        shared, held = np.count_nonzero(mask & next_mask), np.count_nonzero(mask) + np.count_nonzero(next_mask)
+        if next_mask.any() and 2 * shared < _LEAST_OVERLAP * held:
+            return True
         likeness = likenesses[each.index] * decoder.inside[each.index]
         return not mask.any() or (
             soft_dice(likeness, mask) < _LEAST_LIKENESS
@@ -52,9 +57,9 @@ def without_ends(
         )
 
     first, last = 0, len(results)
-    while first < last - 1 and ended(results[first]):
+    while first < last - 1 and ended(results[first], results[first + 1]):
         first += 1
-    while last - 1 > first and ended(results[last - 1]):
+    while last - 1 > first and ended(results[last - 1], results[last - 2]):
         last -= 1
     return [
         each if first <= place < last else replace(each, mask=np.zeros_like(each.mask))
