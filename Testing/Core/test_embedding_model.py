@@ -54,7 +54,7 @@ def dice(likeness: np.ndarray, mask: np.ndarray) -> float:
 
 
 def test_a_structure_is_found_in_a_slice_that_nothing_was_learned_of():
-    likeness = a_model({0: MASKS[0]}).likeness(2)
+    likeness = a_model({0: MASKS[0]}).likenesses([2])[2]
     assert likeness.shape == (SIDE, SIDE)
     assert 0 <= likeness.min() <= likeness.max() <= 1
     assert dice(likeness, MASKS[2]) > 0.9
@@ -67,30 +67,30 @@ def test_it_is_found_as_well_where_there_are_more_places_than_are_learned_from()
     for index, mask in MASKS.items():
         model.see(index, features_of(mask, index, places=SIDE), EVERYWHERE)
     model.learn(0, MASKS[0], 1)
-    assert dice(model.likeness(2), MASKS[2]) > 0.95
+    assert dice(model.likenesses([2])[2], MASKS[2]) > 0.95
 
 
 def test_what_was_learned_of_a_slice_does_not_count_for_itself():
     wrong = ~MASKS[1]
     alone, both = a_model({0: MASKS[0]}), a_model({0: MASKS[0], 1: wrong})
-    np.testing.assert_array_equal(both.likeness(1), alone.likeness(1))
+    np.testing.assert_array_equal(both.likenesses([1])[1], alone.likenesses([1])[1])
     # It does for the others.
-    assert np.abs(both.likeness(2) - alone.likeness(2)).max() > 0.1
+    assert np.abs(both.likenesses([2])[2] - alone.likenesses([2])[2]).max() > 0.1
 
 
 def test_where_nothing_else_was_learned_a_slice_counts_for_itself():
-    assert dice(a_model({0: MASKS[0]}).likeness(0), MASKS[0]) > 0.9
+    assert dice(a_model({0: MASKS[0]}).likenesses([0])[0], MASKS[0]) > 0.9
 
 
 def test_a_slice_that_is_learned_again_is_learned_in_place_of_before():
     model = a_model({0: ~MASKS[0]})
     model.learn(0, MASKS[0], 1.0)
-    np.testing.assert_array_equal(model.likeness(2), a_model({0: MASKS[0]}).likeness(2))
+    np.testing.assert_array_equal(model.likenesses([2])[2], a_model({0: MASKS[0]}).likenesses([2])[2])
 
 
 def test_the_weightier_of_two_lessons_that_contradict_each_other_prevails():
     lessons = {0: MASKS[0], 1: ~MASKS[1]}
-    right, wrong = (a_model(lessons, weights).likeness(2) for weights in ({0: 20.0}, {1: 20.0}))
+    right, wrong = (a_model(lessons, weights).likenesses([2])[2] for weights in ({0: 20.0}, {1: 20.0}))
     assert dice(right, MASKS[2]) > 0.9
     assert dice(wrong, ~MASKS[2]) > 0.9
 
@@ -128,7 +128,7 @@ def test_places_lie_where_the_encoder_saw_them(shape, grid, framed):
     model = EmbeddingModel(shape, frame)
     model.see(0, features, box)
     model.learn(0, mask[:rows, :columns][frame], 1.0)
-    likeness = model.likeness(0)
+    likeness = model.likenesses([0])[0]
 
     # Pixels take linearly from the middles of places, as in every resampling of images.
     expected = F.interpolate(parts, seen, mode="bilinear", align_corners=False)[0, 0].numpy()[inner]
@@ -145,7 +145,7 @@ def test_nothing_is_like_the_structure_far_from_its_box():
     everywhere = np.ones((SIDE, SIDE), dtype=bool)
     model.see(0, features_of(everywhere), Box(24, 28, 39, 35))
     model.learn(0, mask_of(24, 24, 16), 1.0)
-    likeness = model.likeness(0)
+    likeness = model.likenesses([0])[0]
     assert (likeness[28:36, 24:40] > 0).all()
     assert not likeness[:16].any()
     assert not likeness[48:].any()
@@ -172,17 +172,21 @@ def test_a_box_of_a_pixel_or_a_line_anywhere_has_places(box):
     mask[int(box.y0), int(box.x0)] = True
     model.see(0, features_of(mask), box)
     model.learn(0, mask, 1.0)
-    assert np.isfinite(model.likeness(0)).all()
+    # One place alone is like itself, of which nothing can be told.
+    assert all(np.isfinite(each).all() for each in model.likenesses([0]).values())
 
 
 def test_a_model_that_is_taught_further_leaves_the_first_as_it_is():
     model = a_model({0: MASKS[0]})
-    before = {index: model.likeness(index) for index in MASKS}
+    before = {index: model.likenesses([index])[index] for index in MASKS}
     new = mask_of(8, 30)
     taught = model.taught({7: (features_of(new, 7), EVERYWHERE)}, {7: new, 1: ~MASKS[1]}, 5.0)
     assert 7 in taught
     assert 7 not in model
-    assert dice(a_model({0: MASKS[0]}).taught({7: (features_of(new, 7), EVERYWHERE)}, {}, 5.0).likeness(7), new) > 0.9
-    assert np.abs(taught.likeness(2) - before[2]).max() > 0.1
+    assert (
+        dice(a_model({0: MASKS[0]}).taught({7: (features_of(new, 7), EVERYWHERE)}, {}, 5.0).likenesses([7])[7], new)
+        > 0.9
+    )
+    assert np.abs(taught.likenesses([2])[2] - before[2]).max() > 0.1
     for index, likeness in before.items():
-        np.testing.assert_array_equal(model.likeness(index), likeness)
+        np.testing.assert_array_equal(model.likenesses([index])[index], likeness)

@@ -194,7 +194,7 @@ def test_what_the_features_of_one_slice_teach_is_found_where_it_lies_in_another(
     for index, (image, _) in enumerate((known, new)):
         model.see(index, Features(*lite.features(lite.encode(image))), Box(0, 0, columns - 1, rows - 1))
     model.learn(0, known[1], 1.0)
-    found = model.likeness(1) > 0.5
+    found = model.likenesses([1])[1] > 0.5
     assert dice(found, new[1]) > 0.75
     # To less than a place, of which there are 64 along the longer side.
     middles = [np.argwhere(mask).mean(axis=0) * 64 / max(shape) for mask in (found, new[1])]

@@ -68,6 +68,13 @@ def segmentation(headless: HeadlessScene) -> slicer.vtkMRMLSegmentationNode:
 
 
 @pytest.fixture
+def ct_file(a_ct: np.ndarray, ijk_to_ras: np.ndarray, tmp_path: Path) -> Path:
+    path = tmp_path / "CT.nrrd"
+    write_labelmap(path, a_ct, ijk_to_ras)
+    return path
+
+
+@pytest.fixture
 def simple_ct_file(a_ct: np.ndarray, tmp_path: Path) -> Path:
     path = tmp_path / "CT.nrrd"
     write_labelmap(path, a_ct, np.diag([0.8, 0.8, 3.0, 1]))

@@ -36,13 +36,6 @@ def voxels_of(*blocks: tuple[slice, ...]) -> np.ndarray:
 
 
 @pytest.fixture
-def ct_file(a_ct: np.ndarray, ijk_to_ras: np.ndarray, tmp_path: Path) -> Path:
-    path = tmp_path / "CT.nrrd"
-    write_labelmap(path, a_ct, ijk_to_ras)
-    return path
-
-
-@pytest.fixture
 def predictor(a_box_predictor: BoxPredictor, monkeypatch: pytest.MonkeyPatch) -> BoxPredictor:
     """In place of every model: exact masks."""
     a_box_predictor.device = "cpu"

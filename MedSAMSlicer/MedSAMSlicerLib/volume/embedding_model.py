@@ -80,18 +80,15 @@ class EmbeddingModel:
         return other
 
     def likenesses(self, indices: Collection[int]) -> dict[int, np.ndarray]:
-        """Tell the likeness of slices; of none if all places of them are alike."""
+        """Tell how much each pixel of slices looks like the structure: float32 (h, w) from 0 to 1, 0 far from its box.
+
+        What was learned of a slice itself does not count in it, unless there is nothing else. None are told of if all
+        their places are alike.
+        """
         if not any(np.ptp(self._slices[index].rows, axis=0).any() for index in indices):
             return {}
         total = self._sums(self._learned)
         return {index: self._likeness(index, total) for index in indices}
-
-    def likeness(self, index: int) -> np.ndarray:
-        """Tell how much each pixel of a slice looks like the structure: float32 (h, w) from 0 to 1.
-
-        What was learned of this very slice does not count, unless there is nothing else. 0 far from its box.
-        """
-        return self._likeness(index, self._sums(self._learned))
 
     def _likeness(self, index: int, total: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         moments, products = total
