@@ -13,6 +13,8 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder
 from MedSAMSlicerLib.volume.cut_out import cut_out
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
+from MedSAMSlicerLib.volume.extent import follow
+from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.stack import SliceStack
 from MedSAMSlicerLib.volume.steps import Boxes
 
@@ -124,7 +126,7 @@ def a_decoder(
     stack: SliceStack, predictor: BoxPredictor, boxes: Boxes | None = None, **options: object
 ) -> CandidateDecoder:
     boxes = boxes or dict.fromkeys(range(3), ROI)
-    return CandidateDecoder(stack, boxes, predictor, EmbeddingCache(), **{"enlarge": True, **options})
+    return CandidateDecoder(stack, boxes, predictor, EmbeddingCache(), **{"structure": boxes.values(), **options})
 
 
 @pytest.mark.parametrize(("whole", "part", "both"), [(0.2, 0.8, 0.5), (0.9, 0.5, 0.75), (0.3, 0.3, 0.3)])
@@ -187,6 +189,17 @@ def test_without_a_cut_out_a_slice_is_encoded_once(a_stack, case):
     if case == "small slice":
         predictor.side = 128
     box = Box(20, 20, 120, 100) if case == "large structure" else ROI
-    decoder = a_decoder(a_stack, predictor, dict.fromkeys(range(3), box), enlarge=case != "not wanted")
+    structure = None if case == "not wanted" else [box]
+    decoder = a_decoder(a_stack, predictor, dict.fromkeys(range(3), box), structure=structure)
     np.testing.assert_allclose(decoder.decode(1, [box]).probabilities[0][decoder.inside[1]], 0.8, atol=1e-3)
     assert len(predictor.encoded) == 1
+
+
+def test_the_slice_that_a_structure_is_followed_from_is_looked_at_enlarged_and_no_other(a_stack):
+    predictor = Twofold(always(0.5), bright_pixels)
+    first = next(follow(a_stack, KeySlice(2, 1, ROI), predictor, EmbeddingCache())).mask
+    place = np.s_[ROI.y0 + 2 : ROI.y1 - 1, ROI.x0 + 2 : ROI.x1 - 1]
+    assert (first[place] == (a_stack.image(1)[place] > 128)).mean() > 0.9
+    assert [image.shape for image in predictor.encoded] == [(ROWS, COLUMNS), (38, 38)]
+    list(follow(a_stack, KeySlice(2, 1, ROI), predictor, EmbeddingCache()))
+    assert [image.shape for image in predictor.encoded].count((38, 38)) == 2

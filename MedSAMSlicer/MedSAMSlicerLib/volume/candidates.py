@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
@@ -104,8 +104,8 @@ class CandidateDecoder:
     :param boxes: slice index -> the box outside of which the slice's masks are empty, all of the slices.
     :param room: boxes that may be decoded in later, see `within`; they are not looked at before.
     :param deviation: to measure the contrast with; by default that of the intensities in all boxes.
-    :param enlarge: whether a structure that is small in large slices is also decoded from a cut-out of them (see
-        `cut_out`), which has to be encoded as well; the masks are the mean of both, as odds.
+    :param structure: boxes around a structure that, where it is small in large slices, is also decoded from a cut-out
+        of them (see `cut_out`), which has to be encoded as well; the masks are the mean of both, as odds.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class CandidateDecoder:
         *,
         room: Boxes | None = None,
         deviation: float | None = None,
-        enlarge: bool = False,
+        structure: Iterable[Box] | None = None,
     ) -> None:
         self._stack, self._predictor, self._cache = stack, predictor, cache
         room = room or boxes
@@ -133,7 +133,7 @@ class CandidateDecoder:
         self.gap = round(stack.thickness / stack.pixel)
         # A pixel of LiteMedSAM's input.
         self._model_pixel = max(stack.shape) / 256
-        self._cut = cut_out(boxes.values(), stack.shape, predictor.side) if enlarge else None
+        self._cut = cut_out(structure, stack.shape, predictor.side) if structure is not None else None
         self._slices: dict[tuple[int, bool], Slice] = {}
 
     def within(self, room: Boxes) -> CandidateDecoder:

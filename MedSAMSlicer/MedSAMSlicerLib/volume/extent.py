@@ -76,11 +76,12 @@ def follow(
     rows, columns = stack.shape
     whole = Box(0, 0, columns - 1, rows - 1)
 
-    def decoder_of(index: int) -> CandidateDecoder:
-        return CandidateDecoder(stack, {index: whole}, predictor, cache, deviation=deviation)
+    def decoder_of(index: int, structure: list[Box] | None = None) -> CandidateDecoder:
+        return CandidateDecoder(stack, {index: whole}, predictor, cache, deviation=deviation, structure=structure)
 
     deviation: float | None = None
-    start = decoder_of(key.index)
+    # All follows from the first mask: it is worth a second look, which would take as long again in every slice.
+    start = decoder_of(key.index, None if key.box is None else [key.box])
     image = start.images[key.index]
     known = fixed(start, key)
     first, box = known.masks[0], known.boxes[0]

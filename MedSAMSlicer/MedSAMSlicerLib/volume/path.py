@@ -79,7 +79,7 @@ def propagate_path(
         return 0
     # Without key slices first, whatever they are: what they don't concern must stay as it is.
     boxes = boxes or room
-    decoder = CandidateDecoder(stack, boxes, predictor, cache, room=room, enlarge=True)
+    decoder = CandidateDecoder(stack, boxes, predictor, cache, room=room, structure=boxes.values())
     given = {} if start is None else {start.index: start}
     found: dict[int, Candidates] = {}
     model = EmbeddingModel(stack.shape, decoder.frame)
