@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import EllipsisType
 
 import numpy as np
@@ -42,13 +43,20 @@ def structure_bodies(
     for label in np.argsort(-sizes).tolist():
         if sizes[label] < max(_LEAST_PART * largest, 1):
             break
-        filled = np.isin(labels, list(kept)).any(axis=(1, 2))
+        filled = _of(labels, kept).any(axis=(1, 2))
         body = labels == label
         slices = body.any(axis=(1, 2))
         begins = may_return or known is not None or slices[filled].any()
         if begins and slices[~filled].any() and (known is None or (body & known).any()):
             kept.add(label)
-    return masks & np.isin(labels, list(kept)), int(np.count_nonzero(sizes)) - len(kept)
+    return masks & _of(labels, kept), int(np.count_nonzero(sizes)) - len(kept)
+
+
+def _of(labels: np.ndarray, kept: Collection[int]) -> np.ndarray:
+    """Mark what has one of some labels."""
+    chosen = np.zeros(int(labels.max()) + 1, dtype=bool)
+    chosen[list(kept)] = True
+    return chosen[labels]
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:

@@ -129,7 +129,7 @@ def _weights(moments: np.ndarray, products: np.ndarray) -> np.ndarray:
     count = max(moments[-1, -1], 1e-9)
     mean, share = moments[-1, :-1] / count, products[-1] / count
     covariance = moments[:-1, :-1] / count
-    covariance -= np.outer(mean, mean)
+    covariance -= mean[:, None] * mean
     covariance[np.diag_indices_from(covariance)] += _PENALTY * np.trace(covariance) / len(mean) + 1e-9
     weights = np.linalg.solve(covariance, products[:-1] / count - mean * share)
     return np.append(weights, share - weights @ mean).astype(np.float32)
@@ -164,7 +164,7 @@ class _Places:
         values = features.values[:, spans[0], spans[1]]
         rows = np.ones((values[0].size, len(values) + 1), dtype=np.float32)
         # As the encoder leaves them in memory: the numbers of a place side by side.
-        rows[:, :-1] = np.moveaxis(values, 0, -1).reshape(-1, len(values))
+        rows.reshape(*values.shape[1:], -1)[..., :-1] = np.moveaxis(values, 0, -1)
         overlaps = [_overlap(*each) for each in zip(spans, frame, features.scale, strict=True)]
         between = [_interpolation(*each) for each in zip(spans, frame, features.scale, strict=True)]
         return cls(
@@ -195,7 +195,8 @@ class _Places:
 
     def spread(self, weights: np.ndarray) -> np.ndarray:
         found = (self.rows @ weights).reshape(self.shape)
-        return np.clip(self.between[0] @ found @ self.between[1], 0, 1)
+        pixels = self.between[0] @ found @ self.between[1]
+        return np.clip(pixels, 0, 1, out=pixels)
 
 
 def _overlap(places: slice, pixels: slice, scale: float) -> np.ndarray:

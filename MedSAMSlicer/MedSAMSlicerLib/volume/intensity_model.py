@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +12,7 @@ _SMOOTHING = np.exp(-0.5 * (np.arange(-4, 5) / 1.5) ** 2)
 # Part of all voxels below which a bin says nothing, and the most that it may say, as a logarithm of odds.
 _FLOOR = 0.003
 _LIMIT = 2.0
-# The model is taken to be no surer than this.
+# The model is taken to be no surer than this: no intensity makes such a place a part of the segment.
 _LEAST = 0.01
 # A segment of fewer voxels has no histogram to speak of.
 _LEAST_VOXELS = 20
@@ -42,28 +41,31 @@ def refine(probabilities: np.ndarray, images: np.ndarray, inside: np.ndarray) ->
     :param inside: bool (n, h, w), the box; nothing outside of it is looked at or added.
     :return: the new probabilities, float32 (n, h, w), 0 outside of the box.
     """
-    refined = np.where(inside, probabilities, np.float32(0))
-    bins = _bins(images)
-    # Everywhere else the model is so sure that no intensity makes it a part of the segment.
-    open_places = np.flatnonzero(refined > _LEAST)
-    open_bins = bins.reshape(-1)[open_places]
-    known = np.clip(refined.reshape(-1)[open_places], _LEAST, 1 - _LEAST)
-    odds = np.log(known / (1 - known))
-    everything = np.bincount(bins[inside], minlength=_BINS)
-    segment = known > 0.5
+    odds, codes = np.empty(probabilities.shape, np.float32), np.empty(probabilities.shape, np.uint8)
+    # Slice by slice, as much as the processor's cache holds, and with as few new arrays as there can be.
+    for each, code, probability, image, box in zip(odds, codes, probabilities, images, inside, strict=True):
+        np.multiply(probability, box, out=each, casting="same_kind")
+        _to_log_odds(each)
+        # Bins, those of the box behind the others.
+        np.add(_bins(image), box.view(np.uint8) * np.uint8(_BINS), out=code)
     ratio = None
     for _ in range(_ROUNDS):
-        within = np.bincount(open_bins[segment], minlength=_BINS)
-        around = everything - within
+        counts = np.zeros(3 * _BINS, dtype=np.int64)
+        for each, code in zip(odds, codes, strict=True):
+            segment = (each > 0 if ratio is None else ratio.take(code, mode="clip") + each > 0).view(np.uint8)
+            counts += np.bincount((code + segment * np.uint8(_BINS)).reshape(-1), minlength=3 * _BINS)
+        _, around, within = counts.reshape(3, _BINS)
         if within.sum() < _LEAST_VOXELS or around.sum() < _LEAST_VOXELS:
             break
-        ratio = np.clip(_log_ratio(within, around), -_LIMIT, _LIMIT).astype(np.float32)
-        weighed = odds + ratio[open_bins]
-        segment = weighed > 0
-    if ratio is not None:
-        refined = _probability(np.float32(math.log(_LEAST / (1 - _LEAST))) + ratio)[bins] * inside
-        refined.reshape(-1)[open_places] = _probability(weighed)
-    return refined
+        found = np.clip(_log_ratio(within, around), -_LIMIT, _LIMIT).astype(np.float32)
+        ratio = np.concatenate([np.zeros_like(found), found])
+    if ratio is None:
+        return np.where(inside, probabilities, np.float32(0))
+    for each, code, box in zip(odds, codes, inside, strict=True):
+        each += ratio.take(code, mode="clip")
+        _to_probability(each)
+        each *= box
+    return odds
 
 
 def _bins(intensities: np.ndarray) -> np.ndarray:
@@ -79,5 +81,16 @@ def _log_ratio(segment: np.ndarray, around: np.ndarray) -> np.ndarray:
     return np.log(shares[0] / shares[1])
 
 
-def _probability(odds: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-odds))
+def _to_log_odds(probability: np.ndarray) -> None:
+    """Change probabilities to log odds in place."""
+    np.clip(probability, _LEAST, 1 - _LEAST, out=probability)
+    probability /= 1 - probability
+    np.log(probability, out=probability)
+
+
+def _to_probability(odds: np.ndarray) -> None:
+    """Change log odds to probabilities in place."""
+    np.negative(odds, out=odds)
+    np.exp(odds, out=odds)
+    odds += 1
+    np.divide(1, odds, out=odds)

@@ -22,7 +22,7 @@ def agreement(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
     return _overlap_score(packed(masks), packed(others))
 
 
-def _overlap_score(masks: Sequence[int], others: Sequence[int]) -> np.ndarray:
+def _overlap_score(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
     return _OVERLAP_WEIGHT * np.log(dice(masks, others) + _LEAST_OVERLAP)
 
 
