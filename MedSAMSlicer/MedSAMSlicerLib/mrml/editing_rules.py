@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import slicer
 
-from MedSAMSlicerLib.mrml.segments import SegmentWriter, put_labelmap
+from MedSAMSlicerLib.mrml.segments import SegmentWriter, held_by, put_labelmap
 
 
 def outside_others() -> slicer.vtkMRMLSegmentEditorNode:
@@ -36,8 +36,8 @@ def apply_editing_rules(
     """
     segmentation, segment_id = writer.segmentation, writer.segment_id
     scene = segmentation.GetScene()
-    written = slicer.vtkOrientedImageData()
-    if not segmentation.GetBinaryLabelmapRepresentation(segment_id, written) or written.IsEmpty():
+    written = held_by(segmentation, segment_id)
+    if written.IsEmpty():
         return
     if before is not None and not before.IsEmpty():
         # Slicer looks at what the segment held within the extent of the new mask only.
