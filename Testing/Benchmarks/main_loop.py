@@ -1,7 +1,7 @@
 """Time how long Slicer's main loop is away while the panel segments: one organ, and forty boxes in a large volume.
 
-The model takes no time here, so that slices come as fast as they ever will, and no view is drawn. In the environment of the
-tests: `python Testing/Benchmarks/main_loop.py`.
+The model takes no time here, so that slices come as fast as they ever will, and no view is drawn. In the environment of
+the tests: `python Testing/Benchmarks/main_loop.py`.
 """
 
 from __future__ import annotations
