@@ -20,6 +20,14 @@ def gives_way(editor_node: slicer.vtkMRMLSegmentEditorNode) -> bool:
     return bool(editor_node.GetOverwriteMode() != editor_node.OverwriteNone)
 
 
+def cut_told(editor_node: slicer.vtkMRMLSegmentEditorNode) -> str:
+    """Say in a sentence why a segment lacks a part of what was found."""
+    keeps_out = editor_node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments
+    if keeps_out and not editor_node.GetSourceVolumeIntensityMask():
+        return "It was kept out of other segments, which hold a part of what was found."
+    return "The Segment Editor's masking has cut it."
+
+
 def apply_editing_rules(
     editor_node: slicer.vtkMRMLSegmentEditorNode,
     writer: SegmentWriter,

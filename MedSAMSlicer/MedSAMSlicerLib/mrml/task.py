@@ -9,7 +9,7 @@ from types import MappingProxyType
 import slicer
 import slicer.util
 
-from MedSAMSlicerLib.mrml.editing_rules import apply_editing_rules, gives_way
+from MedSAMSlicerLib.mrml.editing_rules import apply_editing_rules, cut_told, gives_way
 from MedSAMSlicerLib.mrml.history import Edit
 from MedSAMSlicerLib.mrml.part import Part
 from MedSAMSlicerLib.mrml.pending import PendingSlices
@@ -333,7 +333,7 @@ class SegmentationTask:
         assert part.writer is not None
         reservation = "" if complete else f"It was stopped after {len(part.results)} slices."
         if self._editor_node is not None and not held.equals(part.written()):
-            reservation = "The Segment Editor's masking has cut it."
+            reservation = cut_told(self._editor_node)
         structure, values = part.structure, part.stack.range
         prompts = Prompts(
             axis="ijk"[part.stack.axis],
