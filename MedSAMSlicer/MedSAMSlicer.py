@@ -159,8 +159,10 @@ class MedSAMSlicerLogic(Console, ScriptedLoadableModuleLogic):
             from MedSAMSlicerLib.app.settings import setting
 
             model, device = model or setting("model"), device or setting("device")
+        from MedSAMSlicerLib.app.requirements import read_torch
         from MedSAMSlicerLib.loading import file_state, load_predictor
 
+        read_torch()
         with self._loading:
             wanted = (model, device, file_state(model))
             if self._loaded != wanted:

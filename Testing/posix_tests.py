@@ -19,6 +19,7 @@ NEEDS_POSIX = {
     "test_training_distributed.py": "PyTorch's Gloo without a file to meet at",
     "test_python_process.py": "a PythonSlicer that is a shell script",
     "test_training_section.py": "a PythonSlicer that is a shell script",
+    "test_torch_libraries.py": "dlopen",
     **{
         f"test_bad_input.py::test_bad_input_is_answered_in_one_line_and_changes_nothing[{name}]": what
         for what, names in {

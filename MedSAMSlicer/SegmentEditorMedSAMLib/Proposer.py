@@ -270,6 +270,7 @@ class Proposer:
 
         :param before: what the segment held, bool (K, J, I); what it holds now is ``after``.
         """
+        from MedSAMSlicerLib.mrml.editing_rules import cut_told
         from MedSAMSlicerLib.volume.provenance import added_to
 
         if np.array_equal(before, after):
@@ -285,7 +286,7 @@ class Proposer:
         elif np.array_equal(after, proposal.mask != 0):
             reservation = ""
         else:
-            reservation = "The Segment Editor's masking has cut it."
+            reservation = cut_told(self._effect.parameterSetNode())
         fields = proposal.origin(reservation)
         proposal.target.tell(fields if replaces else added_to(proposal.earlier, fields))
 

@@ -49,6 +49,26 @@ def test_results_arrive_in_order_and_the_end_once_after_the_last(gui, worker):
     assert followed.ends == [None]
 
 
+def test_between_two_results_the_views_get_their_turn(gui, worker):
+    from MedSAMSlicerLib.app.worker import Job
+
+    order: list[object] = []
+    computed = threading.Event()
+
+    def compute(job):
+        yield from range(5)
+        computed.set()
+
+    def take(number):
+        order.append(number)
+        gui.qt.QTimer.singleShot(0, lambda: order.append("drawn"))
+
+    worker.run(Job(compute, take, lambda error: None))
+    assert computed.wait(5), "all results are there before the first one is taken"
+    gui.pump(until=lambda: not worker.busy)
+    assert order[:9] == [0, "drawn", 1, "drawn", 2, "drawn", 3, "drawn", 4]
+
+
 def test_jobs_run_one_after_the_other_in_one_thread_that_is_not_the_main_one(gui, worker):
     def compute(job):
         yield threading.current_thread()

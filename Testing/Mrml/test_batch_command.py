@@ -103,7 +103,7 @@ def test_a_case_that_fails_does_not_stop_the_rest(batch, simple_ct_file):
         "broken.nrrd",
         "six whole numbers",
         "outside of the volume",
-        "one of box, slice_box and roi",
+        "one of box, slice_box, line and roi",
         "6.png",
         "'x'",
     ]

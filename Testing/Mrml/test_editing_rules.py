@@ -8,6 +8,8 @@ import slicer
 import slicer.util
 
 from geometries import FIRST, LAST
+from MedSAMSlicerLib.mrml import task as task_module
+from MedSAMSlicerLib.mrml.editing_rules import outside_others
 from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, segment_mask
 from MedSAMSlicerLib.mrml.structure import Structure
 
@@ -34,9 +36,9 @@ def segment(session, volume_node, segmentation, editor_node, segment_id=None):
     return segment_mask(segmentation, task.segment_ids[0], volume_node)
 
 
-def box(volume_node) -> np.ndarray:
+def box(volume_node, first=FIRST, last=LAST) -> np.ndarray:
     mask = np.zeros(slicer.util.arrayFromVolume(volume_node).shape, dtype=bool)
-    mask[FIRST[2] : LAST[2] + 1, FIRST[1] : LAST[1] + 1, FIRST[0] : LAST[0] + 1] = True
+    mask[first[2] : last[2] + 1, first[1] : last[1] + 1, first[0] : last[0] + 1] = True
     return mask
 
 
@@ -89,3 +91,29 @@ def test_the_users_own_settings_stay_as_they_are(headless, session, volume_node,
     segment(session, volume_node, segmentation, editor_node)
     assert editor_node.GetSegmentationNode() is None
     assert headless.scene.GetNumberOfNodesByClass("vtkMRMLSegmentEditorNode") == count
+
+
+def test_of_two_structures_of_a_run_that_keep_out_of_others_the_first_one_keeps_what_they_share(
+    session, volume_node, segmentation
+):
+    shifted = (FIRST[0] + 4, FIRST[1] + 2, FIRST[2]), (LAST[0] + 4, LAST[1] + 2, LAST[2])
+    boxes = {"first": (FIRST, LAST), "second": shifted}
+    structures = [Structure.of_voxels(volume_node, *corners, name) for name, corners in boxes.items()]
+    task = session.begin(volume_node, segmentation, structures, editor_node=outside_others())
+    list(session.run(task))
+    first, second = (segment_mask(segmentation, each, volume_node) for each in task.segment_ids)
+    np.testing.assert_array_equal(first, box(volume_node))
+    np.testing.assert_array_equal(second, box(volume_node, *shifted) & ~first)
+
+
+def test_an_error_of_the_rules_takes_all_structures_of_the_run_back(session, volume_node, segmentation, monkeypatch):
+    def fail(editor_node, writer, before, volume):
+        writer.replace([])
+        raise RuntimeError("Slicer could not write.")
+
+    monkeypatch.setattr(task_module, "apply_editing_rules", fail)
+    structures = [Structure.of_voxels(volume_node, FIRST, LAST, name) for name in ("first", "second")]
+    task = session.begin(volume_node, segmentation, structures, editor_node=outside_others())
+    with pytest.raises(RuntimeError, match="could not write"):
+        list(session.run(task))
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,33 @@ def test_names_and_a_limit_hold_for_lines(segment, save_line, out):
     labels = read_labels(out / "out.seg.nrrd")
     assert list(labels.names.values()) == ["liver lesion", "two"]
     assert np.flatnonzero(labels.mask(1).any(axis=(1, 2))).tolist() == [4]
+
+
+def test_a_table_has_a_column_for_lines_and_a_row_is_made_again_when_a_line_was_moved(
+    ct_file, segment, save_line, out, capsys
+):
+    save_line("a", (5, 10.5, 4), (20, 10.5, 4))
+    save_line("b", (22, 18, 5), (28, 18, 5))
+    table = ct_file.parent / "table.csv"
+    table.write_text(
+        "volume,line,name,limit,output\n"
+        f"CT.nrrd,a.mrk.json; b.mrk.json,one; two,0.1,{out}/1.seg.nrrd\n"
+        f"CT.nrrd,none.mrk.json,,,{out}/2.seg.nrrd\n"
+    )
+
+    def states() -> list[str]:
+        capsys.readouterr()
+        main(["segment", "--batch", str(table)])
+        return [json.loads(line)["state"] for line in capsys.readouterr().out.splitlines()]
+
+    assert states() == ["done", "failed"]
+    labels = read_labels(out / "1.seg.nrrd")
+    assert list(labels.names.values()) == ["one", "two"]
+    assert np.flatnonzero(labels.mask(1).any(axis=(1, 2))).tolist() == [4]
+    assert states() == ["skipped", "failed"]
+    save_line("a", (5, 10.5, 6), (20, 10.5, 6))
+    assert states() == ["done", "failed"]
+    assert np.flatnonzero(read_labels(out / "1.seg.nrrd").mask(1).any(axis=(1, 2))).tolist() == [6]
 
 
 @pytest.mark.parametrize(

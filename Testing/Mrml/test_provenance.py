@@ -122,18 +122,26 @@ def test_a_run_that_was_stopped_says_so(session, volume_node, segmentation):
     assert "stopped after 2 slices" in fields_of(segmentation, segment_id)["Reservation"]
 
 
-@pytest.mark.parametrize("cut", [False, True])
-def test_a_segment_that_the_masking_has_cut_says_so(headless, session, volume_node, segmentation, cut):
+@pytest.mark.parametrize(
+    ("cut", "told"),
+    [("", ""), ("other segments", "kept out of other segments"), ("intensity", "masking has cut it")],
+)
+def test_a_segment_that_was_cut_tells_by_what(headless, session, volume_node, segmentation, cut, told):
     node = headless.scene.AddNode(slicer.vtkMRMLSegmentEditorNode())
     node.SetOverwriteMode(node.OverwriteNone)
-    if cut:
+    if cut == "intensity":
+        node.SetSourceVolumeIntensityMask(True)
+        node.SetSourceVolumeIntensityMaskRange(30, 60)
+    if cut == "other segments":
         other = add_segment(segmentation, "organ")
         SegmentWriter(segmentation, other, volume_node).add(np.ones((3, 5, 6), bool), (4, 5, 2))
         node.SetMaskMode(segmentation.EditAllowedOutsideAllSegments)
     structure = Structure.of_voxels(volume_node, FIRST, LAST, "lesion")
     task = session.begin(volume_node, segmentation, [structure], editor_node=node)
     list(session.run(task))
-    assert ("Reservation" in fields_of(segmentation, task.segment_ids[0])) == cut
+    reservation = fields_of(segmentation, task.segment_ids[0]).get("Reservation", "")
+    assert told in reservation
+    assert bool(reservation) == bool(cut)
 
 
 def test_prompts_of_every_kind_are_read_as_they_were_written():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import slicer.util
 
 from box_predictor import BoxPredictor
 from geometries import FIRST, LAST
+from MedSAMSlicerLib.mrml import pending, segment_state, segments
 from MedSAMSlicerLib.mrml.segments import add_segment, segment_mask
 from MedSAMSlicerLib.mrml.session import SegmentationSession
 from MedSAMSlicerLib.mrml.structure import Structure
@@ -59,6 +61,49 @@ def test_several_structures_are_one_step_of_undo(session, volume_node, segmentat
     assert not session.undoable(segmentation)
     assert session.redo(segmentation)
     assert names(segmentation) == ["lesion", "other"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What the writer of slices takes for the time; it stands still until a test turns it."""
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(pending, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+def test_slices_are_written_together_once_a_second_and_the_first_one_at_once(
+    session, volume_node, segmentation, roi, clock
+):
+    task = session.begin(volume_node, segmentation, [Structure.of_roi(volume_node, roi)], axis="k")
+    results = task.compute(session.predictor, session.cache)
+
+    def written() -> int:
+        return int(segment_mask(segmentation, task.segment_ids[0], volume_node).any(axis=(1, 2)).sum())
+
+    task.take(*next(results))
+    assert written() == 1
+    for _ in range(3):
+        task.take(*next(results))
+    assert written() == 1
+    clock.seconds += 1
+    task.take(*next(results))
+    assert written() > 1
+
+
+def test_a_structure_is_complete_when_the_next_one_begins_and_no_segment_is_read_for_another(
+    session, volume_node, segmentation, structures, clock, monkeypatch
+):
+    reads = []
+    monkeypatch.setattr(segment_state, "held_by", lambda *which: (reads.append(which), segments.held_by(*which))[1])
+    task = session.begin(volume_node, segmentation, structures)
+    for number, result in task.compute(session.predictor, session.cache):
+        task.take(number, result)
+        if number == 1:
+            mask = segment_mask(segmentation, task.segment_ids[0], volume_node)
+            np.testing.assert_array_equal(mask, mask_of(volume_node, FIRST, LAST))
+    task.finish()
+    assert session.undoable(segmentation).names == ("lesion", "other")
+    assert reads == []
 
 
 def test_the_computation_runs_in_a_thread_and_touches_no_node(session, volume_node, segmentation, structures):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,23 @@ def missing_torch() -> str:
     if _pytorch_utilities() is None:
         text += " " + _("The extension itself is missing too; after its installation Slicer has to be restarted.")
     return text
+
+
+def read_torch() -> None:
+    """Read PyTorch's libraries from the disk, which ``import torch`` would do while all of Python has to wait.
+
+    A call through ctypes lets Python's other threads run, so that Slicer stays responsive. On Windows torch does so
+    itself.
+    """
+    torch = importlib.util.find_spec("torch")
+    if "torch" in sys.modules or os.name == "nt" or torch is None or torch.origin is None:
+        return
+    libraries = Path(torch.origin).parent / "lib"
+    open_library = ctypes.CDLL(None).dlopen
+    open_library.argtypes, open_library.restype = [ctypes.c_char_p, ctypes.c_int], ctypes.c_void_p
+    for library in (*libraries.glob("libtorch_python.so"), *libraries.glob("libtorch_python.dylib")):
+        # Where this fails, the import will say why.
+        open_library(os.fsencode(library), os.RTLD_NOW)
 
 
 def missing_weights(model: str) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +15,6 @@ import qt
 # Slicer's main thread keeps Python's lock while it waits for events, so that other Python threads run only while
 # Python code of the main thread waits: the timer's slot does, this long each time that no event is left, in seconds.
 _PATIENCE = 0.02
-# How long results may be taken in a row before the views get their turn.
-_TAKING = 0.04
 # How long the thread may take to leave its slice, in seconds.
 _PARTING = 10.0
 # After how many new objects the main thread collects garbage while a job runs.
@@ -156,11 +153,9 @@ class Worker:
             self._results.put((job, True, error))
 
     def _poll(self) -> None:
-        """Called by the timer, in the main thread."""
-        until = time.monotonic() + _PATIENCE + _TAKING
+        """Called by the timer, in the main thread; takes one result, so that the views get their turn."""
         with contextlib.suppress(queue.Empty):
-            while self._open and time.monotonic() < until:
-                self._handle(*self._results.get(timeout=_PATIENCE))
+            self._handle(*self._results.get(timeout=_PATIENCE))
         if gc.get_count()[0] > _GARBAGE:
             gc.collect(1)
         if not self._open:

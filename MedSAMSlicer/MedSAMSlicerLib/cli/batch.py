@@ -133,22 +133,25 @@ class _Case:
         row = self.row
         if not row["volume"] or sum(bool(row.get(name)) for name in PROMPTS) != 1:
             raise ValueError(
-                f"Row {self.number} needs a volume, and one of box, slice_box and roi: fill in these columns."
+                f"Row {self.number} needs a volume, and one of box, slice_box, line and roi: fill in these columns."
             )
         box = self._value("box", _whole_numbers, "six whole numbers, I0 J0 K0 I1 J1 K1")
         slice_box = self._value("slice_box", _whole_numbers, "five whole numbers, K X0 Y0 X1 Y1")
         limit = self._value("limit", float, "one number, in millimeters")
-        if limit is not None and not slice_box:
-            raise ValueError(f"Row {self.number} has a limit, which is for a slice_box: leave it out.")
+        if limit is not None and not (slice_box or row.get("line")):
+            raise ValueError(f"Row {self.number} has a limit, which is for a slice_box or a line: leave it out.")
         values: dict[str, Any] = {name: row[name] for name in ("window", "axis", "propagation") if row.get(name)}
         values |= {name: self.folder / row[name] for name in ("volume", "output", "snapshot") if row.get(name)}
         if row.get("json"):
             values["json"] = str(self.folder / row["json"])
-        roi = [self.folder / path.strip() for path in row["roi"].split(";")] if row.get("roi") else None
+        lines, rois = (
+            [self.folder / path.strip() for path in row[column].split(";")] if row.get(column) else None
+            for column in ("line", "roi")
+        )
         names = [name.strip() for name in row["name"].split(";")] if row.get("name") else []
         if limit is not None:
             values["limit"] = limit
-        values |= {"box": box, "slice_box": slice_box, "roi": roi, "name": names}
+        values |= {"box": box, "slice_box": slice_box, "line": lines, "roi": rois, "name": names}
         return argparse.Namespace(**{**vars(self.options), **values})
 
     def _value(self, column: str, convert: Callable[[str], Any], expected: str) -> Any:
@@ -167,7 +170,7 @@ class _Case:
         from MedSAMSlicerLib.loading import file_state
 
         options = {name: str(value) for name, value in vars(self.options).items() if name not in _NO_MATTER}
-        paths = (arguments.volume, *(arguments.roi or ()), Path(arguments.model))
+        paths = (arguments.volume, *(arguments.line or ()), *(arguments.roi or ()), Path(arguments.model))
         files = [path for path in paths if path.is_file()]
         content = json.dumps([self.row, options, [file_state(str(path)) for path in files]], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()

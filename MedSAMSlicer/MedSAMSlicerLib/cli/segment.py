@@ -105,9 +105,9 @@ def add_parser(subparsers: _Subparsers) -> None:
         "--batch",
         type=Path,
         metavar="TABLE.csv",
-        help="segment one volume per row; the columns are these options: volume, output, one of box, slice_box and "
-        "roi, and at will name, limit, window, axis, propagation, snapshot and json. Put ; between several ROIs or "
-        "names",
+        help="segment one volume per row; the columns are these options: volume, output, one of box, slice_box, line "
+        "and roi, and at will name, limit, window, axis, propagation, snapshot and json. Put ; between several lines, "
+        "ROIs or names",
     )
     parser.set_defaults(run=run, wrong_usage=parser.error, default_of=parser.get_default)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-PROMPTS = ("box", "slice_box", "roi")
+PROMPTS = ("box", "slice_box", "line", "roi")
 COLUMNS = ("volume", "output", *PROMPTS, "name", "limit", "window", "axis", "propagation", "snapshot", "json")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import slicer
 
-from MedSAMSlicerLib.mrml.segments import SegmentWriter, put_labelmap
+from MedSAMSlicerLib.mrml.segments import SegmentWriter, held_by, put_labelmap
 
 
 def outside_others() -> slicer.vtkMRMLSegmentEditorNode:
@@ -18,6 +18,14 @@ def outside_others() -> slicer.vtkMRMLSegmentEditorNode:
 def gives_way(editor_node: slicer.vtkMRMLSegmentEditorNode) -> bool:
     """Return whether other segments may lose voxels to one that is written."""
     return bool(editor_node.GetOverwriteMode() != editor_node.OverwriteNone)
+
+
+def cut_told(editor_node: slicer.vtkMRMLSegmentEditorNode) -> str:
+    """Say in a sentence why a segment lacks a part of what was found."""
+    keeps_out = editor_node.GetMaskMode() == slicer.vtkMRMLSegmentationNode.EditAllowedOutsideAllSegments
+    if keeps_out and not editor_node.GetSourceVolumeIntensityMask():
+        return "It was kept out of other segments, which hold a part of what was found."
+    return "The Segment Editor's masking has cut it."
 
 
 def apply_editing_rules(
@@ -36,8 +44,8 @@ def apply_editing_rules(
     """
     segmentation, segment_id = writer.segmentation, writer.segment_id
     scene = segmentation.GetScene()
-    written = slicer.vtkOrientedImageData()
-    if not segmentation.GetBinaryLabelmapRepresentation(segment_id, written) or written.IsEmpty():
+    written = held_by(segmentation, segment_id)
+    if written.IsEmpty():
         return
     if before is not None and not before.IsEmpty():
         # Slicer looks at what the segment held within the extent of the new mask only.

@@ -58,6 +58,9 @@ class History:
         """Remember a run that is complete; what was undone can't be brought back any more."""
         self._done = [*self._done, edit][-self.LENGTH :]
         self._undone = []
+        for segment_id, state in edit.after.items():
+            if state is not None:
+                self._compared[segment_id] = (stamp(self._segmentation, segment_id), state.mask, True)
 
     def left(self, segment_id: str) -> SegmentState | None:
         """Return what the last run has left in a segment; None if it has not changed it."""

@@ -18,14 +18,16 @@ from MedSAMSlicerLib.volume.steps import SliceMask
 class PendingSlices:
     """Finished slices that are not in the segment yet.
 
-    Writing a slice makes Slicer update the views and the 3-D surface, which can take longer than the slice itself:
-    slices are written together, so that writing takes a small share of the time.
+    Writing a slice makes Slicer update the 3-D surface, and then draw all views, which can take longer than the slice
+    itself: slices are written together, so that writing takes a small share of the time, and drawing as well.
 
     :param replaces: the first slices that are written take the place of all that the segment holds.
     :param at_once: write only when told to, all slices together.
     """
 
     _SHARE = 0.1
+    # In seconds, as how long Slicer will draw can't be known here.
+    _PAUSE = 1.0
 
     def __init__(self, stack: SliceStack, writer: SegmentWriter, *, replaces: bool, at_once: bool) -> None:
         self._stack = stack
@@ -57,7 +59,7 @@ class PendingSlices:
         self._written |= self._pending
         self._pending = {}
         end = time.monotonic()
-        self._next_write = end + (end - start) / self._SHARE
+        self._next_write = end + max((end - start) / self._SHARE, self._PAUSE)
 
     def _blocks(self) -> Iterator[tuple[np.ndarray, tuple[int, int, int]]]:
         """Put neighboring slices together: blocks (K, J, I) and the voxel of the volume, IJK, that each begins at."""

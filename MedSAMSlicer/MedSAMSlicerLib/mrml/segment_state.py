@@ -10,7 +10,7 @@ import slicer
 import vtk
 
 from MedSAMSlicerLib.mrml.provenance import read_fields, write_fields
-from MedSAMSlicerLib.mrml.segments import labelmap_of, oriented_image, put_labelmap, voxels_of
+from MedSAMSlicerLib.mrml.segments import held_by, labelmap_of, oriented_image, put_labelmap, voxels_of
 from MedSAMSlicerLib.mrml.transforms import numpy_from_matrix
 from MedSAMSlicerLib.volume.geometry import bounding_box
 
@@ -78,15 +78,19 @@ class SegmentState:
     mask: PackedMask
 
     @classmethod
-    def of(cls, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> SegmentState | None:
-        """Read a segment; None if there is none of that ID."""
+    def of(
+        cls, segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, mask: PackedMask | None = None
+    ) -> SegmentState | None:
+        """Read a segment; None if there is none of that ID.
+
+        :param mask: what it holds, where that is known.
+        """
         segment = segmentation.GetSegmentation().GetSegment(segment_id)
         if segment is None:
             return None
-        metadata, labelmap = slicer.vtkSegment(), slicer.vtkOrientedImageData()
+        metadata = slicer.vtkSegment()
         metadata.DeepCopyMetadata(segment)
-        segmentation.GetBinaryLabelmapRepresentation(segment_id, labelmap)
-        return cls(metadata, PackedMask.of(labelmap))
+        return cls(metadata, mask or PackedMask.of(held_by(segmentation, segment_id)))
 
     @property
     def name(self) -> str:

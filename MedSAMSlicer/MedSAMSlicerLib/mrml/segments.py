@@ -196,6 +196,28 @@ def labelmap_of(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -
     return segmentation.GetBinaryLabelmapInternalRepresentation(segment_id)
 
 
+def held_by(segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str) -> slicer.vtkOrientedImageData:
+    """Copy what a segment holds, cut to it (1 inside), in the segmentation node's coordinates; empty if it is.
+
+    (Slicer's own ``GetBinaryLabelmapRepresentation`` copies all that the segments reach which share the label map.)
+    """
+    whole, segment = labelmap_of(segmentation, segment_id), segmentation.GetSegmentation().GetSegment(segment_id)
+    if whole is None or whole.IsEmpty():
+        return slicer.vtkOrientedImageData()
+    voxels, label = voxels_of(whole), segment.GetLabelValue()
+    # Slice by slice, without another array of the whole size.
+    slices = [k for k, each in enumerate(voxels) if (each == label).any()]
+    if not slices:
+        return slicer.vtkOrientedImageData()
+    inside = voxels[slices[0] : slices[-1] + 1] == label
+    low, high = bounding_box(inside)
+    tight = inside[tuple(slice(low[axis], high[axis] + 1) for axis in (2, 1, 0))]
+    i, j, k = (int(start) + step for start, step in zip(whole.GetExtent()[::2], low, strict=True))
+    grid = vtk.vtkMatrix4x4()
+    whole.GetImageToWorldMatrix(grid)
+    return oriented_image(tight, [i, j, k + slices[0]], numpy_from_matrix(grid))
+
+
 def oriented_image(mask: np.ndarray, start: list[int], ijk_to_node: np.ndarray) -> slicer.vtkOrientedImageData:
     """Make a label map (1 inside) of a mask (K, J, I) whose first voxel has the indices ``start`` (IJK)."""
     image = slicer.vtkOrientedImageData()
@@ -224,8 +246,8 @@ def segment_part(
 
     :return: bool (K, J, I), and the voxel of the volume, IJK, that it begins at.
     """
-    labelmap = slicer.vtkOrientedImageData()
-    if not segmentation.GetBinaryLabelmapRepresentation(segment_id, labelmap) or labelmap.IsEmpty():
+    labelmap = held_by(segmentation, segment_id)
+    if labelmap.IsEmpty():
         return np.zeros((0, 0, 0), dtype=bool), (0, 0, 0)
     grid_to_node = vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(grid_to_node)
@@ -249,11 +271,10 @@ def segment_span(
 
     :param axis: of the slices, 0 = I, 1 = J, 2 = K.
     """
-    labelmap, extent = slicer.vtkOrientedImageData(), [0, -1] * 3
-    if not segmentation.GetBinaryLabelmapRepresentation(segment_id, labelmap) or labelmap.IsEmpty():
+    labelmap = held_by(segmentation, segment_id)
+    if labelmap.IsEmpty():
         return range(0)
-    if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(labelmap, extent):
-        return range(0)
+    extent = labelmap.GetExtent()
     grid_to_node = vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(grid_to_node)
     corners = box_corners(np.array(extent[::2]) - 0.5, np.array(extent[1::2]) + 0.5)
@@ -276,8 +297,8 @@ def segment_slice(
     """
     first, last = [0, 0, 0], [count - 1 for count in dimensions(volume)]
     first[axis] = last[axis] = index
-    labelmap = slicer.vtkOrientedImageData()
-    if not segmentation.GetBinaryLabelmapRepresentation(segment_id, labelmap) or labelmap.IsEmpty():
+    labelmap = held_by(segmentation, segment_id)
+    if labelmap.IsEmpty():
         x, y = plane_axes(axis)
         return np.zeros((last[y] + 1, last[x] + 1), dtype=bool)
     return slice_of(_sampled(labelmap, first, last, _ijk_to_node(segmentation, volume)), axis, 0)
@@ -316,10 +337,11 @@ def _keep(
     segmentation: slicer.vtkMRMLSegmentationNode, segment_id: str, added: Sequence[slicer.vtkOrientedImageData]
 ) -> None:
     """Erase what lies outside of label maps that were added."""
-    whole = labelmap_of(segmentation, segment_id)
-    if whole is None or whole.IsEmpty():
+    held = held_by(segmentation, segment_id)
+    if held.IsEmpty():
         return
-    kept = union(added, whole)
+    # No farther than the segment reaches: it may share its label map with many others.
+    kept = union(added, held)
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     if not logic.SetBinaryLabelmapToSegment(kept, segmentation, segment_id, logic.MODE_MERGE_MIN, kept.GetExtent()):
         raise RuntimeError(f"Slicer could not erase from the segment {segment_id!r}; see its error log.")

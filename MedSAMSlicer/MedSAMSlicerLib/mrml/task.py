@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import slicer
+import slicer.util
 
-from MedSAMSlicerLib.mrml.editing_rules import apply_editing_rules, gives_way
+from MedSAMSlicerLib.mrml.editing_rules import apply_editing_rules, cut_told, gives_way
 from MedSAMSlicerLib.mrml.history import Edit
+from MedSAMSlicerLib.mrml.part import Part
 from MedSAMSlicerLib.mrml.pending import PendingSlices
 from MedSAMSlicerLib.mrml.provenance import VoxelsDigest, source_of, write_fields
-from MedSAMSlicerLib.mrml.segment_state import PackedMask, SegmentState, stamp
-from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, require_labelmaps, union
+from MedSAMSlicerLib.mrml.segment_state import PackedMask, SegmentState
+from MedSAMSlicerLib.mrml.segments import SegmentWriter, add_segment, held_by, require_labelmaps
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.mrml.volumes import ijk_to_world, voxels
 from MedSAMSlicerLib.mrml.windows import window_of
-from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.propagation import check_propagation, propagation_for
 from MedSAMSlicerLib.volume.provenance import Prompts, run_fields, volume_text
 from MedSAMSlicerLib.volume.review import SliceReview, review
@@ -40,51 +41,6 @@ class Step:
     done: int
     total: int
     result: SliceMask
-
-
-@dataclass
-class _Part:
-    """One structure: what is computed, and once its first slice is there, where it goes."""
-
-    structure: Structure
-    stack: SliceStack
-    boxes: Mapping[int, Box]
-    keys: tuple[KeySlice, ...]
-    results: dict[int, SliceMask]
-    outcome: Outcome = field(default_factory=Outcome)
-    first: int | None = None
-    propagation: str = ""
-    segment_id: str | None = None
-    writer: SegmentWriter | None = None
-    pending: PendingSlices | None = None
-    before: SegmentState | None = None
-    name: str = ""
-    stamp: tuple[object, ...] = ()
-
-    @property
-    def corrects(self) -> bool:
-        """Return whether a segment that is there is corrected, which is done in whole or not at all."""
-        return self.structure.segment_id is not None and bool(self.structure.key_slices)
-
-    def settle(self) -> None:
-        """Take the segment for what this task has made of it."""
-        assert self.writer is not None
-        self.stamp = stamp(self.writer.segmentation, self.writer.segment_id)
-
-    def untouched(self) -> bool:
-        """Return whether the segment holds what this task has written, or held before, and nothing else."""
-        if self.writer is None or stamp(self.writer.segmentation, self.writer.segment_id) == self.stamp:
-            return True
-        written = self.writer.written
-        if written is not None or self.before is None:
-            expected = PackedMask.of(union(written or ()))
-        else:
-            expected = self.before.mask
-        state = SegmentState.of(self.writer.segmentation, self.writer.segment_id)
-        if state is None or not state.mask.equals(expected):
-            return False
-        self.settle()
-        return True
 
 
 class SegmentationTask:
@@ -134,9 +90,7 @@ class SegmentationTask:
         if len(set(given)) < len(given):
             raise ValueError(f"Two structures are to replace the segment {given[0]!r}: give each a segment of its own.")
         check_propagation(propagation, follows=any(each.start is not None for each in structures))
-        self._parts = [
-            _Part(each, *each.cut(stack, volume, any_axis=axis == "auto"), results={}) for each in structures
-        ]
+        self._parts = [Part(each, *each.cut(stack, volume, any_axis=axis == "auto"), results={}) for each in structures]
         self._volume, self._segmentation = volume, segmentation
         self._save_state, self._record, self._remember = save_state, record, remember
         self._propagation, self._first, self._editor_node = propagation, first, editor_node
@@ -151,6 +105,11 @@ class SegmentationTask:
     def segment_ids(self) -> list[str]:
         """List the segments that have received a slice so far, in the order of the structures."""
         return [part.segment_id for part in self._parts if part.segment_id is not None]
+
+    @property
+    def _overwrites(self) -> bool:
+        """Return whether other segments may lose voxels to those of the task."""
+        return self._editor_node is not None and gives_way(self._editor_node)
 
     @property
     def total(self) -> int:
@@ -169,7 +128,7 @@ class SegmentationTask:
                 # Here it holds nobody up: the first slice is on show.
                 self._digest.sha256()
 
-    def _compute(self, part: _Part, predictor: Predictor, cache: EmbeddingCache) -> Generator[SliceMask, None, None]:
+    def _compute(self, part: Part, predictor: Predictor, cache: EmbeddingCache) -> Generator[SliceMask, None, None]:
         part.propagation = propagation_for(self._propagation, predictor)
         part.first = self._first_of(part, part.propagation)
         part.outcome = yield from segment_structure(
@@ -187,6 +146,8 @@ class SegmentationTask:
         :raises SceneChangedError: if the volume or the segmentation has changed; then `roll_back`.
         """
         self.check()
+        for each in self._parts[:number]:
+            self._complete(each)
         part = self._parts[number]
         if part.pending is None:
             self._open(part)
@@ -194,8 +155,11 @@ class SegmentationTask:
         assert part.segment_id is not None
         if result.final or not part.corrects:
             part.pending.add(result)
-            part.settle()
         part.results[result.index] = result
+        # They share a label map, maybe: a change of one shows on all. What others have changed was found above.
+        for each in self._parts:
+            if each.writer is not None:
+                each.settle()
         done = sum(len(each.results) for each in self._parts)
         return Step(number, part.segment_id, done, self.total, result)
 
@@ -264,7 +228,7 @@ class SegmentationTask:
         # What such a segment held before the run can be had again at least.
         self._record_since(edited)
 
-    def _first_of(self, part: _Part, propagation: str) -> int | None:
+    def _first_of(self, part: Part, propagation: str) -> int | None:
         """Choose the slice of a structure that is shown first; none where the user sees nothing before the end."""
         if part.keys or not part.boxes:
             return None
@@ -273,7 +237,7 @@ class SegmentationTask:
         # All but "path" begin with one decoding in the middle as it is.
         return next(middle_out(part.boxes))[0] if propagation == "path" else None
 
-    def _open(self, part: _Part) -> None:
+    def _open(self, part: Part) -> None:
         """Prepare the segment that receives a structure's slices."""
         part.segment_id = part.structure.segment_id
         if not part.corrects:
@@ -286,9 +250,30 @@ class SegmentationTask:
             self._segmentation.CreateDefaultDisplayNodes()
         part.name = self._segmentation.GetSegmentation().GetSegment(part.segment_id).GetName()
         part.writer = SegmentWriter(self._segmentation, part.segment_id, self._volume)
-        part.settle()
         replaces = part.structure.segment_id is not None
         part.pending = PendingSlices(part.stack, part.writer, replaces=replaces, at_once=part.corrects)
+
+    def _complete(self, part: Part) -> None:
+        """Write what is left of a structure while others are computed; not what only the end decides on."""
+        if part.pending is None or part.corrects or self._overwrites:
+            return
+        self._writing = True
+        self._put(part)
+        self._writing = False
+
+    def _put(self, part: Part) -> None:
+        """Write what is left of a structure, as the Segment Editor's rules allow."""
+        assert part.pending is not None
+        assert part.writer is not None
+        if part.held is not None:
+            return
+        part.pending.write()
+        if self._editor_node is None:
+            part.held = part.written()
+            return
+        held = part.before.mask.labelmap() if part.before is not None else None
+        apply_editing_rules(self._editor_node, part.writer, held, self._volume)
+        part.held = PackedMask.of(held_by(self._segmentation, part.writer.segment_id))
 
     def _write(self, *, complete: bool) -> None:
         parts = [part for part in self._parts if part.pending is not None and (complete or not part.corrects)]
@@ -296,50 +281,59 @@ class SegmentationTask:
             return
         self._save()
         self._writing = True
-        if self._editor_node is not None and gives_way(self._editor_node):
+        if self._overwrites:
             self._others = self._read_others()
         before: dict[str, SegmentState | None] = dict(self._others)
         for part in parts:
-            assert part.pending is not None
-            assert part.writer is not None
-            part.pending.write()
-            if self._editor_node is not None:
-                held = part.before.mask.labelmap() if part.before is not None else None
-                apply_editing_rules(self._editor_node, part.writer, held, self._volume)
-            before[part.writer.segment_id] = part.before
+            assert part.segment_id is not None
+            self._put(part)
+            before[part.segment_id] = part.before
+        # Where others give way, one of the task's may have lost voxels to the next.
+        known = {} if self._overwrites else {part.segment_id: part.held for part in parts}
         self._writing, self._others = False, {}
-        self._record_since(before, complete=complete)
+        self._record_since(before, known, complete=complete)
 
     def _read_others(self) -> dict[str, SegmentState]:
         ids = set(self._segmentation.GetSegmentation().GetSegmentIDs()) - set(self.segment_ids)
         states = {segment_id: SegmentState.of(self._segmentation, segment_id) for segment_id in sorted(ids)}
         return {segment_id: state for segment_id, state in states.items() if state is not None}
 
-    def _record_since(self, before: Mapping[str, SegmentState | None], *, complete: bool = True) -> None:
-        """Record which segments hold something else than before; those of the task tell of it from now on."""
-        after = {segment_id: SegmentState.of(self._segmentation, segment_id) for segment_id in before}
+    def _record_since(
+        self,
+        before: Mapping[str, SegmentState | None],
+        known: Mapping[str | None, PackedMask | None] = MappingProxyType({}),
+        *,
+        complete: bool = True,
+    ) -> None:
+        """Record which segments hold something else than before; those of the task tell of it from now on.
+
+        :param known: what segments hold, where it need not be read.
+        """
+        after = {each: SegmentState.of(self._segmentation, each, known.get(each)) for each in before}
         changed = {
             segment_id: now
             for segment_id, now in after.items()
             if now is not None and ((was := before[segment_id]) is None or not was.mask.equals(now.mask))
         }
-        for part in self._parts:
-            if part.segment_id in changed:
-                fields = self._fields(part, changed[part.segment_id].mask, complete)
-                for segment in (
-                    self._segmentation.GetSegmentation().GetSegment(part.segment_id),
-                    changed[part.segment_id].metadata,
-                ):
-                    write_fields(segment, fields)
+        # (Else each tag is told to all who show the segmentation.)
+        with slicer.util.NodeModify(self._segmentation):
+            for part in self._parts:
+                if part.segment_id in changed:
+                    fields = self._fields(part, changed[part.segment_id].mask, complete)
+                    for segment in (
+                        self._segmentation.GetSegmentation().GetSegment(part.segment_id),
+                        changed[part.segment_id].metadata,
+                    ):
+                        write_fields(segment, fields)
         if changed:
             self._record(Edit({segment_id: before[segment_id] for segment_id in changed}, changed))
 
-    def _fields(self, part: _Part, held: PackedMask, complete: bool) -> dict[str, str]:
+    def _fields(self, part: Part, held: PackedMask, complete: bool) -> dict[str, str]:
         """Tell how a structure was segmented."""
         assert part.writer is not None
         reservation = "" if complete else f"It was stopped after {len(part.results)} slices."
-        if self._editor_node is not None and not held.equals(PackedMask.of(union(part.writer.written or ()))):
-            reservation = "The Segment Editor's masking has cut it."
+        if self._editor_node is not None and not held.equals(part.written()):
+            reservation = cut_told(self._editor_node)
         structure, values = part.structure, part.stack.range
         prompts = Prompts(
             axis="ijk"[part.stack.axis],
