@@ -240,6 +240,68 @@ def test_the_same_roi_again_decodes_nothing(a_stack):
     np.testing.assert_array_equal(again, first)
 
 
+def shown_first(results: list[SliceMask]) -> list[int]:
+    return [each.index for each in results if not each.final]
+
+
+def same(some: list[SliceMask], others: list[SliceMask]) -> bool:
+    finals = [[each for each in results if each.final] for results in (some, others)]
+    return len(finals[0]) == len(finals[1]) and all(
+        a.index == b.index and a.confidence == b.confidence and np.array_equal(a.mask, b.mask)
+        for a, b in zip(*finals, strict=True)
+    )
+
+
+def test_a_correction_starts_from_what_was_found_and_gives_the_same_as_from_nothing(a_stack):
+    def answer(_index: int, box: Box, probability: np.ndarray) -> None:
+        probability[ORGAN] = 1
+        probability[NEIGHBOR] = 0.6 if is_whole(box) else 0
+
+    keys = {2: KeySlice(2, 2, Box(8, 8, 18, 18)), 6: KeySlice(2, 6, mask=mask_of(NEIGHBOR))}
+    cache, predictor = EmbeddingCache(), Scripted(answer)
+    list(propagate_path(a_stack, roi_of(1, 7), predictor, cache))
+    corrected = list(propagate_path(a_stack, roi_of(1, 7), predictor, cache, keys))
+    assert shown_first(corrected) == [2, 6]
+    anew = list(propagate_path(a_stack, roi_of(1, 7), Scripted(answer), EmbeddingCache(), keys))
+    assert len(shown_first(anew)) == 7 + 2
+    assert same(corrected, anew)
+    # Once more, without the first one: what was found before has not been changed by it.
+    keys.pop(2)
+    corrected = list(propagate_path(a_stack, roi_of(1, 7), predictor, cache, keys))
+    assert same(corrected, list(propagate_path(a_stack, roi_of(1, 7), Scripted(answer), EmbeddingCache(), keys)))
+
+
+@pytest.mark.parametrize("change", ["voxels", "box", "spacing", "start", "start's box"])
+def test_a_correction_does_not_start_from_what_was_found_of_something_else(a_stack, change):
+    keys = {2: KeySlice(2, 2, Box(8, 8, 18, 18))}
+    start = KeySlice(2, 4, Box(8, 8, 20, 20)) if change.startswith("start") else None
+    cache, predictor = EmbeddingCache(), Scripted(lambda _index, _box, probability: probability[ORGAN].fill(1))
+    list(propagate_path(a_stack, roi_of(1, 7), predictor, cache, start=start))
+    stack, boxes = a_stack, roi_of(1, 7)
+    if change == "voxels":
+        voxels = a_stack.voxels.copy()
+        voxels[5, 12, 12] += 1
+        stack = SliceStack(voxels, a_stack.spacing, axis="k", window=a_stack.range)
+    elif change == "spacing":
+        stack = SliceStack(a_stack.voxels, (1.0, 1.0, 7.0), axis="k", window=a_stack.range)
+    elif change == "box":
+        boxes[7] = Box(4, 4, 27, 26)
+    elif change == "start":
+        start = None
+    else:
+        start = KeySlice(2, 4, Box(8, 8, 20, 21))
+    results = list(propagate_path(stack, boxes, predictor, cache, keys, start))
+    assert set(shown_first(results)) == set(boxes)
+
+
+def test_what_is_kept_of_structures_stays_in_its_budget(a_stack):
+    cache, predictor = EmbeddingCache(structure_budget=1000), Scripted(lambda *_: None)
+    keys = {2: KeySlice(2, 2, Box(8, 8, 18, 18))}
+    for _ in range(2):
+        results = list(propagate_path(a_stack, roi_of(1, 7), predictor, cache, keys))
+        assert set(shown_first(results)) == set(roi_of(1, 7))
+
+
 def test_a_fragment_that_no_prompt_is_about_is_dropped_and_counted(a_stack):
     def answer(index: int, _box: Box, probability: np.ndarray) -> None:
         probability[ORGAN] = 1

@@ -58,6 +58,11 @@ class Candidates:
     iou: np.ndarray
     score: np.ndarray
 
+    @property
+    def nbytes(self) -> int:
+        """Return what they take, in bytes."""
+        return self.probabilities.nbytes + self.masks.nbytes + self.packed.nbytes
+
     @cached_property
     def masks(self) -> np.ndarray:
         """Return the masks, bool (N, h, w)."""
@@ -131,6 +136,7 @@ class CandidateDecoder:
             held = np.concatenate([self.images[index][self.inside[index]] for index in boxes])
             deviation = max(float(held.std()), 1.0)
         self._deviation = deviation
+        self.shape = stack.shape
         # How many pixels a structure may move from slice to slice if it moves as far as these are apart.
         self.gap = round(stack.thickness / stack.pixel)
         # A pixel of LiteMedSAM's input.
@@ -190,6 +196,13 @@ class CandidateDecoder:
             odds = (_log_odds(probabilities[number][place]) + _log_odds(seen)) / 2
             probabilities[number][place] = 1 / (1 + np.exp(-odds))
         return probabilities
+
+    def key(self, index: int) -> bytes:
+        """Return what tells a slice, as the model sees it, from all others."""
+        seen = self._slice(index)
+        key = seen.key()
+        seen.forget()
+        return key
 
     def features(self, index: int) -> Features:
         """Return what the image encoder makes of a slice."""

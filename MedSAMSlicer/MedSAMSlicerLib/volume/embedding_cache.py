@@ -103,6 +103,8 @@ class EmbeddingCache:
     :param budget: of the embeddings, in bytes. One of SAM's size, 256 x 64 x 64 in single precision, takes 4 MiB.
     :param mask_budget: of the masks, in bytes. One of 100 x 100 pixels takes 20 KB.
     :param step_budget: of what was found by memory, in bytes. One of MedSAM2 takes 160 KB in a slice of 512 x 512.
+    :param structure_budget: of what was found of structures, from which corrections start, in bytes. One of 200 x 200
+        pixels in 30 slices takes 50 MB.
     :param store: keeps the embeddings on disk as well, for another session; the encoders must be `Packer` then.
     """
 
@@ -112,11 +114,13 @@ class EmbeddingCache:
         mask_budget: int = 1 << 28,
         store: EmbeddingStore | None = None,
         step_budget: int = 1 << 28,
+        structure_budget: int = 1 << 28,
     ) -> None:
         self.store = store
         self._embeddings: _Kept = _Kept(budget)
         self._masks: _Kept = _Kept(mask_budget)
         self._steps: _Kept = _Kept(step_budget)
+        self._structures: _Kept = _Kept(structure_budget)
 
     def __len__(self) -> int:
         return len(self._embeddings)
@@ -176,6 +180,14 @@ class EmbeddingCache:
             mask.write(probability, window)
         return probabilities, np.array([mask.iou for mask in masks], dtype=np.float32)
 
+    def recall(self, name: bytes) -> Any:
+        """Return what was found of a structure, by a name that tells all that it depends on; None if it isn't there."""
+        return self._structures.get(name)
+
+    def remember(self, name: bytes, found: Embedding) -> None:
+        """Keep what was found of a structure, unless it is larger than all that is kept."""
+        self._structures.put(name, found)
+
     def once(self, key: bytes, make: Callable[[], Sized]) -> Sized:
         """Return what was made under a key, which must tell all that it depends on; make it only if it isn't there."""
         made = self._steps.get(key)
@@ -213,6 +225,7 @@ class EmbeddingCache:
         self._embeddings.clear()
         self._masks.clear()
         self._steps.clear()
+        self._structures.clear()
 
 
 @dataclass(frozen=True)

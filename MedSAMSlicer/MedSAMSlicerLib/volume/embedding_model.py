@@ -64,6 +64,12 @@ class EmbeddingModel:
         products = (places.rows_to_learn.T @ places.filled(mask)).astype(np.float64)
         self._learned[index] = _Lesson(weight, places.moments, weight * products)
 
+    @property
+    def nbytes(self) -> int:
+        """Return what was seen and learned takes, in bytes."""
+        learned = sum(each.moments.nbytes + each.products.nbytes for each in self._learned.values())
+        return learned + sum(each.nbytes for each in self._slices.values())
+
     def __contains__(self, index: int) -> bool:
         return index in self._slices
 
@@ -173,6 +179,10 @@ class _Places:
             (overlaps[0], overlaps[1].T),
             (between[0], between[1].T),
         )
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows.nbytes + self.moments.nbytes + sum(each.nbytes for each in (*self.within, *self.between))
 
     @property
     def _step(self) -> int:

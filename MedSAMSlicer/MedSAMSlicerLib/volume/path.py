@@ -10,9 +10,10 @@ judged again, and new boxes are found.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -81,8 +82,41 @@ def propagate_path(
     boxes = boxes or room
     decoder = CandidateDecoder(stack, boxes, predictor, cache, room=room, structure=boxes.values())
     given = {} if start is None else {start.index: start}
+    # Looked for by corrections only: the name takes all slices, and somebody waits for the first mask.
+    solution = cache.recall(_name(decoder, boxes, given)) if keys else None
+    if solution is None:
+        solution = yield from _solved(decoder, boxes, given)
+        cache.remember(_name(decoder, boxes, given), solution)
+    if not keys and not given:
+        yield from solution.results
+        return solution.dropped
+    return (yield from _corrected(decoder.within(room), room, solution, keys, given))
+
+
+@dataclass(frozen=True, eq=False)
+class _Solution:
+    """What was found without corrections, from which each of them starts anew.
+
+    :param found: slice index -> all of its candidates.
+    :param model: that has learned the results.
+    :param dropped: how many bodies were.
+    """
+
+    found: Mapping[int, Candidates]
+    results: list[SliceMask]
+    model: EmbeddingModel
+    dropped: int
+
+    @property
+    def nbytes(self) -> int:
+        masks = sum(each.mask.nbytes for each in self.results)
+        return masks + self.model.nbytes + sum(each.nbytes for each in self.found.values())
+
+
+def _solved(decoder: CandidateDecoder, boxes: Boxes, given: Keys) -> Generator[SliceMask, None, _Solution]:
+    """Solve all slices; yield a mask of each that is not final."""
     found: dict[int, Candidates] = {}
-    model = EmbeddingModel(stack.shape, decoder.frame)
+    model = EmbeddingModel(decoder.shape, decoder.frame)
     for index, candidates, choice in _walk(decoder, boxes, given):
         found[index] = candidates
         yield _provisional(decoder, candidates, choice)
@@ -104,35 +138,47 @@ def propagate_path(
     _teach(model, decoder, results, given)
     results = without_ends(decoder, results, model.likenesses(boxes), given)
     results, dropped = _of_structure(decoder, results, given)
-    keys = {**keys, **given}
-    if not keys:
-        yield from results
-        return dropped
-    return (yield from _corrected(decoder.within(room), room, found, results, keys, model))
+    return _Solution(found, results, model, dropped)
+
+
+def _name(decoder: CandidateDecoder, boxes: Boxes, given: Keys) -> bytes:
+    """Digest all that a solution depends on: slices, model, boxes, what is given, and how far slices are apart."""
+    digest = hashlib.blake2b(f"{decoder.frame} {decoder.gap}".encode(), digest_size=20)
+    for index, box in sorted(boxes.items()):
+        digest.update(decoder.key(index))
+        digest.update(f"{index} {box}".encode())
+    for index, key in given.items():
+        digest.update(f"{index} {key.box}".encode())
+        if key.mask is not None:
+            digest.update(np.packbits(key.mask).tobytes())
+    return digest.digest()
 
 
 def _corrected(
     decoder: CandidateDecoder,
     room: Boxes,
-    found: Mapping[int, Candidates],
-    results: list[SliceMask],
-    keys: Keys,
-    model: EmbeddingModel,
+    solution: _Solution,
+    corrections: Keys,
+    given: Keys,
 ) -> Generator[SliceMask, None, int]:
     """Solve every section between key slices and ends anew, with what follows from the key slices."""
+    keys, results, model = {**corrections, **given}, solution.results, solution.model
     known = model.likenesses([index for index in keys if index in model])
     certain = {index: fixed(decoder, key, known) for index, key in keys.items()}
-    given = {index: box for index, key in keys.items() if (box := _edges(key))}
+    # The user looks at what was just corrected.
+    for index in corrections:
+        yield _provisional(decoder, certain[index], 0)
+    outlines = {index: box for index, key in keys.items() if (box := _edges(key))}
     stops = sorted({min(room), *keys, max(room)})
     before = {each.index: each.mask[decoder.frame] for each in results}
     dropped = 0
     for first, last in itertools.pairwise(stops) if len(stops) > 1 else [(stops[0], stops[0])]:
         section = {
-            index: found.get(index) or decoder.decode(index, smaller_boxes(outline(room[index])))
+            index: solution.found.get(index) or decoder.decode(index, smaller_boxes(outline(room[index])))
             for index in range(first, last + 1)
         }
         # Only these: also an empty mask, which gives no box, keeps off what lies beyond it.
-        ends = {index: given[index] for index in (first, last) if index in given}
+        ends = {index: outlines[index] for index in (first, last) if index in outlines}
         tracks = (smoothed_boxes(results, ends), moved_boxes(results, ends)) if ends else ()
         for index in section:
             prompts = [track[index] for track in tracks if index in track]
