@@ -70,8 +70,11 @@ class Card(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def fake_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
-    """Let PyTorch believe in one GPU of a compute capability; all tensors that are made meanwhile have no content."""
+def fake_cuda(capability: tuple[int, int] = (9, 0), memory: int = 8 << 30) -> Iterator[None]:
+    """Let PyTorch believe in one GPU of a compute capability; all tensors that are made meanwhile have no content.
+
+    :param memory: what tensors may take there, in bytes.
+    """
     patch = pytest.MonkeyPatch()
     guards = (ctypes.c_void_p * 20).in_dll(ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libc10.so")), _GUARDS)
     before = guards[_CUDA]
@@ -81,6 +84,7 @@ def fake_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
     patch.setattr(torch.cuda, "is_available", lambda: True)
     patch.setattr(torch.cuda, "is_bf16_supported", lambda: capability >= (8, 0))
     patch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    patch.setattr(predictor, "free_memory", lambda device: memory)
     patch.setattr(torch.nn.Module, "_apply", _apply)
     patch.setattr(Tensor, "numpy", _numpy)
     patch.setattr(Tensor, "backward", lambda self: None)
