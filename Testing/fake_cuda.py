@@ -19,7 +19,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch._guards import active_fake_mode
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    FakeTensor,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from MedSAMSlicerLib.inference import device, predictor, recipes, resize, restoration
@@ -88,6 +93,7 @@ def fake_cuda(capability: tuple[int, int] = (9, 0), memory: int = 8 << 30) -> It
     patch.setattr(torch.nn.Module, "_apply", _apply)
     patch.setattr(Tensor, "numpy", _numpy)
     patch.setattr(Tensor, "backward", lambda self: None)
+    patch.setattr(FakeTensor, "item", _item)
     patch.setattr(FakeTensor, "tolist", lambda self: np.zeros(self.cpu().shape).tolist())
     # The matrices of the way back are looked at, so they need content; they are made on the CPU.
     patch.setattr(restoration.Restoration, "within", _with_content(restoration.Restoration.within))
@@ -114,6 +120,18 @@ def _forget() -> None:
     """Drop what is kept between calls: tensors without content must not outlive the card, nor others come to it."""
     predictor.way_back.cache_clear()
     resize._kept.cache_clear()
+
+
+_known_item = FakeTensor.item
+
+
+def _item(self: FakeTensor) -> Any:
+    """Return a number that was put into a tensor; of any other one, nothing but that it is a number is known."""
+    try:
+        return _known_item(self)
+    except DataDependentOutputException:
+        self.cpu()
+        return 1
 
 
 def _with_content(function: Callable[..., Any]) -> Callable[..., Any]:

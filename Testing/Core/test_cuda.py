@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from fake_cuda import Card, fake_cuda
+from made_up_site import made_up_site
 from MedSAMSlicerLib.inference.predictor import Embedding, Prediction, Predictor
+from MedSAMSlicerLib.inference.recipes import RECIPES
 from MedSAMSlicerLib.model import build_model
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.training.distributed import Team
 from MedSAMSlicerLib.training.loop import Loop
-from MedSAMSlicerLib.training.outlines import Outline
+from MedSAMSlicerLib.training.outlines import Outline, Outlines
 from MedSAMSlicerLib.training.recipe import Recipe
-from MedSAMSlicerLib.training.samples import Prepared, Sample
+from MedSAMSlicerLib.training.samples import Feed, Prepared, Sample, Samples
 from MedSAMSlicerLib.training.trainee import Trainee
 from MedSAMSlicerLib.training.variation import Variation
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
@@ -209,6 +211,22 @@ def test_an_embedding_holds_on_another_device_than_the_one_that_made_it():
     assert probabilities.shape == (1, *SLICE.shape)
     assert card.to_host == 1
     assert len(cache) == 1
+
+
+def test_slices_to_train_on_are_preprocessed_on_the_gpu_to_which_they_go_as_bytes(tmp_path):
+    dataset = made_up_site(tmp_path / "site")
+    samples = Samples(Outlines(map(dataset.load, dataset.cases)), Recipe.of_depth("full"))
+    preprocessing, order = RECIPES["lite"](64), samples.of_epoch(0)
+    with fake_cuda():
+        feed = Feed(samples, 0, order, [range(3), range(3, 6)], preprocessing, None, torch.device(CARD))
+        list(feed.loader(0))
+        with Card() as card:
+            batches = list(feed.loader(0))
+    assert [len(batch) for batch in batches] == [3, 3]
+    for each in itertools.chain(*batches):
+        tensor = each.tensor
+        assert (str(tensor.device), tensor.dtype, tuple(tensor.shape)) == (CARD, torch.float32, (3, 64, 64))
+    assert (card.to_card, card.to_host) == (2, 0)
 
 
 @pytest.mark.parametrize(
