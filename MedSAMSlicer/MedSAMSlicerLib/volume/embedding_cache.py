@@ -196,6 +196,31 @@ class EmbeddingCache:
             mask.write(probability, window)
         return probabilities, np.array([mask.iou for mask in masks], dtype=np.float32)
 
+    def once(self, key: bytes, make: Callable[[], Sized]) -> Sized:
+        """Return what was made under a key, which must tell all that it depends on; make it only if it isn't there."""
+        made = self._steps.get(key)
+        if made is None:
+            made = make()
+            self._steps.put(key, made)
+        return cast(Sized, made)
+
+    def _kept(self, key: bytes, box: Box, window: Window) -> _Mask | None:
+        """Return the mask that is kept of a box, if it was decoded in all of a window."""
+        mask = self._masks.get((key, box))
+        return mask if mask is not None and _holds(mask.window, window) else None
+
+    def _stored(self, encoder: Packer, image: np.ndarray, key: bytes) -> Any:
+        """Take an embedding from the disk, or encode it and put it there."""
+        store = cast(EmbeddingStore, self.store)
+        values = store.get(key)
+        if values is not None:
+            # What somebody has put there that is no embedding of this model is made anew.
+            with contextlib.suppress(ValueError):
+                return encoder.unpack(values, (image.shape[0], image.shape[1]))
+        embedding = encoder.encode(image)
+        store.put(key, encoder.pack(embedding))
+        return embedding
+
     def _encode_ahead(self, encoder: Encoder, slices: Sequence[Slice], nbytes: int) -> None:
         """Begin to encode slices, one batch of them, unless the first one is there.
 
@@ -223,31 +248,6 @@ class EmbeddingCache:
         room = getattr(encoder, "room", None)
         if room is not None:
             self._embeddings.shrink(room)
-
-    def once(self, key: bytes, make: Callable[[], Sized]) -> Sized:
-        """Return what was made under a key, which must tell all that it depends on; make it only if it isn't there."""
-        made = self._steps.get(key)
-        if made is None:
-            made = make()
-            self._steps.put(key, made)
-        return cast(Sized, made)
-
-    def _kept(self, key: bytes, box: Box, window: Window) -> _Mask | None:
-        """Return the mask that is kept of a box, if it was decoded in all of a window."""
-        mask = self._masks.get((key, box))
-        return mask if mask is not None and _holds(mask.window, window) else None
-
-    def _stored(self, encoder: Packer, image: np.ndarray, key: bytes) -> Any:
-        """Take an embedding from the disk, or encode it and put it there."""
-        store = cast(EmbeddingStore, self.store)
-        values = store.get(key)
-        if values is not None:
-            # What somebody has put there that is no embedding of this model is made anew.
-            with contextlib.suppress(ValueError):
-                return encoder.unpack(values, (image.shape[0], image.shape[1]))
-        embedding = encoder.encode(image)
-        store.put(key, encoder.pack(embedding))
-        return embedding
 
     @staticmethod
     def key(encoder: Encoder, image: np.ndarray) -> bytes:
