@@ -19,7 +19,12 @@ import pytest
 import torch
 from torch import Tensor
 from torch._guards import active_fake_mode
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    FakeTensor,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from MedSAMSlicerLib.inference import device, predictor, recipes, resize, restoration
@@ -70,8 +75,11 @@ class Card(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def fake_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
-    """Let PyTorch believe in one GPU of a compute capability; all tensors that are made meanwhile have no content."""
+def fake_cuda(capability: tuple[int, int] = (9, 0), memory: int = 8 << 30) -> Iterator[None]:
+    """Let PyTorch believe in one GPU of a compute capability; all tensors that are made meanwhile have no content.
+
+    :param memory: what tensors may take there, in bytes.
+    """
     patch = pytest.MonkeyPatch()
     guards = (ctypes.c_void_p * 20).in_dll(ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libc10.so")), _GUARDS)
     before = guards[_CUDA]
@@ -81,9 +89,11 @@ def fake_cuda(capability: tuple[int, int] = (9, 0)) -> Iterator[None]:
     patch.setattr(torch.cuda, "is_available", lambda: True)
     patch.setattr(torch.cuda, "is_bf16_supported", lambda: capability >= (8, 0))
     patch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    patch.setattr(predictor, "free_memory", lambda device: memory)
     patch.setattr(torch.nn.Module, "_apply", _apply)
     patch.setattr(Tensor, "numpy", _numpy)
     patch.setattr(Tensor, "backward", lambda self: None)
+    patch.setattr(FakeTensor, "item", _item)
     patch.setattr(FakeTensor, "tolist", lambda self: np.zeros(self.cpu().shape).tolist())
     # The matrices of the way back are looked at, so they need content; they are made on the CPU.
     patch.setattr(restoration.Restoration, "within", _with_content(restoration.Restoration.within))
@@ -110,6 +120,18 @@ def _forget() -> None:
     """Drop what is kept between calls: tensors without content must not outlive the card, nor others come to it."""
     predictor.way_back.cache_clear()
     resize._kept.cache_clear()
+
+
+_known_item = FakeTensor.item
+
+
+def _item(self: FakeTensor) -> Any:
+    """Return a number that was put into a tensor; of any other one, nothing but that it is a number is known."""
+    try:
+        return _known_item(self)
+    except DataDependentOutputException:
+        self.cpu()
+        return 1
 
 
 def _with_content(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from fake_cuda import Card, fake_cuda
-from MedSAMSlicerLib.inference.predictor import Predictor
+from made_up_site import made_up_site
+from MedSAMSlicerLib.inference.predictor import Embedding, Prediction, Predictor
+from MedSAMSlicerLib.inference.recipes import RECIPES
 from MedSAMSlicerLib.model import build_model
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.training.distributed import Team
 from MedSAMSlicerLib.training.loop import Loop
-from MedSAMSlicerLib.training.outlines import Outline
+from MedSAMSlicerLib.training.outlines import Outline, Outlines
 from MedSAMSlicerLib.training.recipe import Recipe
-from MedSAMSlicerLib.training.samples import Prepared, Sample
+from MedSAMSlicerLib.training.samples import Feed, Prepared, Sample, Samples
 from MedSAMSlicerLib.training.trainee import Trainee
 from MedSAMSlicerLib.training.variation import Variation
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
+from MedSAMSlicerLib.volume.path import propagate_path
+from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.steps import SliceMask
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's device guards have this name on Linux only")
 
@@ -97,6 +104,102 @@ def test_the_host_waits_for_the_gpu_no_more_than_it_must():
     assert (decoding.to_card, decoding.to_host) == (1, 1)
 
 
+def counted(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of slices of each batch; networks that only give shapes take their place."""
+    batches: list[int] = []
+
+    def encode(images: Tensor) -> Tensor:
+        batches.append(len(images))
+        return torch.zeros(len(images), *predictor.model.embedding_shape, device=images.device)
+
+    def decode(embedding: Embedding, boxes: list[Box], window: Window) -> Prediction:
+        shape = (len(boxes), *(span.stop - span.start for span in window))
+        return Prediction(np.zeros(shape, np.float32), np.zeros(len(boxes), np.float32))
+
+    monkeypatch.setattr(predictor.model, "encode", encode)
+    monkeypatch.setattr(predictor, "decode", decode)
+    return batches
+
+
+def propagated(
+    predictor: Predictor, cache: EmbeddingCache | None = None, count: int = 30
+) -> Generator[SliceMask, None, int]:
+    """Segment a box on slices of which no two are the same."""
+    voxels = np.random.default_rng(0).integers(0, 255, (count, 50, 70), dtype=np.uint8)
+    boxes, cache = dict.fromkeys(range(count), BOX), EmbeddingCache() if cache is None else cache
+    return propagate_path(SliceStack(voxels, (1.0, 1.0, 1.0), axis="k"), boxes, predictor, cache)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_slices_of_a_box_are_encoded_ahead_but_none_before_the_first_mask_or_after_a_stop(monkeypatch):
+    predictor = Predictor(build_model("tiny"), device=CARD)
+    batches = counted(predictor, monkeypatch)
+    masks = propagated(predictor)
+    next(masks)
+    assert batches == [1]
+    next(masks)
+    assert batches == [1, 1, 4]
+    for _ in range(4):
+        next(masks)
+    assert batches == [1, 1, 4, 4]
+    for _ in masks:
+        pass
+    assert batches == [1, 1, *[4] * 7]
+    stopped = propagated(predictor)
+    next(stopped), next(stopped), stopped.close()
+    assert batches[9:] == [1, 1, 4]
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_box_keeps_the_host_waiting_once_for_masks_and_once_for_features_of_a_slice(monkeypatch):
+    predictor = Predictor(build_model("tiny"), device=CARD)
+    # What is kept for all slices of a size goes to the card once.
+    next(propagated(predictor, count=5))
+    decode, decoded = predictor.decode, []
+    monkeypatch.setattr(predictor, "decode", lambda *given: (decoded.append(1), decode(*given))[1])
+    assert predictor.key
+    with Card() as card:
+        walk = itertools.islice(propagated(predictor, count=5), 5)
+        assert len(list(walk)) == len(decoded) == 5
+    # The last slice was not left yet, so its features were not asked for.
+    assert card.to_host == 5 + 4
+    # Boxes of every slice, and the slices: two alone, and the others together.
+    assert card.to_card == 5 + 3
+
+
+@pytest.mark.parametrize(
+    ("memory", "budget", "expected"),
+    [
+        (8 << 30, 1 << 30, [1, 1, *[4] * 7]),
+        (1 << 30, 1 << 30, [1, 1, *[2] * 14]),
+        (1 << 28, 1 << 30, [1] * 30),
+        # What was encoded ahead must not leave the cache before it is used.
+        (8 << 30, 4, [1, 1, *[2] * 14]),
+    ],
+)
+def test_no_more_slices_are_encoded_ahead_than_the_card_and_the_cache_have_room_for(
+    memory, budget, expected, monkeypatch
+):
+    with fake_cuda(memory=memory):
+        predictor = Predictor(build_model("tiny"), device=CARD)
+        nbytes = predictor.encode(SLICE).nbytes
+        batches = counted(predictor, monkeypatch)
+        cache = EmbeddingCache(budget if budget > 100 else budget * nbytes)
+        walk = itertools.islice(propagated(predictor, cache), 30)
+        assert len(list(walk)) == 30
+    assert batches == expected
+
+
+def test_embeddings_take_a_part_of_a_small_cards_memory_only():
+    with fake_cuda():
+        nbytes = Predictor(build_model("tiny"), device=CARD).encode(SLICE).nbytes
+    with fake_cuda(memory=4 * 3 * nbytes):
+        predictor, cache = Predictor(build_model("tiny"), device=CARD), EmbeddingCache()
+        for number in range(10):
+            cache.embedding(predictor, SLICE + np.uint8(number))
+        assert cache.nbytes == 3 * nbytes
+
+
 @pytest.mark.usefixtures("cuda")
 def test_an_embedding_holds_on_another_device_than_the_one_that_made_it():
     cache = EmbeddingCache()
@@ -108,6 +211,22 @@ def test_an_embedding_holds_on_another_device_than_the_one_that_made_it():
     assert probabilities.shape == (1, *SLICE.shape)
     assert card.to_host == 1
     assert len(cache) == 1
+
+
+def test_slices_to_train_on_are_preprocessed_on_the_gpu_to_which_they_go_as_bytes(tmp_path):
+    dataset = made_up_site(tmp_path / "site")
+    samples = Samples(Outlines(map(dataset.load, dataset.cases)), Recipe.of_depth("full"))
+    preprocessing, order = RECIPES["lite"](64), samples.of_epoch(0)
+    with fake_cuda():
+        feed = Feed(samples, 0, order, [range(3), range(3, 6)], preprocessing, None, torch.device(CARD))
+        list(feed.loader(0))
+        with Card() as card:
+            batches = list(feed.loader(0))
+    assert [len(batch) for batch in batches] == [3, 3]
+    for each in itertools.chain(*batches):
+        tensor = each.tensor
+        assert (str(tensor.device), tensor.dtype, tuple(tensor.shape)) == (CARD, torch.float32, (3, 64, 64))
+    assert (card.to_card, card.to_host) == (2, 0)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from box_predictor import FilledBoxes
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Slice, Window
+from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,18 @@ class Decoder(Encoder):
         masks = [np.random.default_rng(seed).uniform(self.least, 1, (4, 6)) for seed in seeds]
         iou = np.array([box.x0 / 8 for box in boxes], dtype=np.float32)
         return FilledBoxes(np.array(masks, dtype=np.float32), iou).within(window)
+
+
+@dataclass
+class Ahead(Decoder):
+    """Encodes up to three slices in advance."""
+
+    ahead: int = 3
+    batches: list[list[int]] = field(default_factory=list)
+
+    def encode_all(self, images: list[np.ndarray]) -> list[Embedding]:
+        self.batches.append([int(image.flat[0]) for image in images])
+        return [Embedding(image.tobytes(), self.nbytes) for image in images]
 
 
 @pytest.fixture
@@ -266,6 +279,33 @@ def test_a_cleared_cache_decodes_again(decoder):
     cache.clear()
     cache.prediction(decoder, a_slice(1), [A])
     assert decoder.decoded == [[A], [A]]
+
+
+def following(decoder: Decoder, *numbers: int) -> list[Slice]:
+    return [Slice(decoder, lambda number=number: a_slice(number)) for number in numbers]
+
+
+def test_what_follows_is_encoded_in_advance_once_the_next_slice_is_not_there():
+    cache, decoder, window = EmbeddingCache(), Ahead(), np.s_[0:4, 0:6]
+    cache.embedding(decoder, a_slice(3))
+    cache.prediction(decoder, a_slice(1), [A], window, following(decoder, 2, 3, 4, 5))
+    assert decoder.batches == [[2, 4]]
+    # Nothing is decoded here, and there the next one is at hand.
+    cache.prediction(decoder, a_slice(1), [A], window, following(decoder, 5))
+    cache.prediction(decoder, a_slice(2), [A], window, following(decoder, 3, 5))
+    assert decoder.batches == [[2, 4]]
+    assert decoder.encoded == [3, 1]
+    expected, _ = EmbeddingCache().prediction(Decoder(), a_slice(4), [A])
+    np.testing.assert_array_equal(cache.prediction(decoder, a_slice(4), [A])[0], expected)
+
+
+def test_nothing_is_encoded_in_advance_where_embeddings_go_to_disk_or_find_no_room(tmp_path):
+    decoder, window = Ahead(), np.s_[0:4, 0:6]
+    decoder.pack = lambda embedding: np.frombuffer(embedding.pixels, np.uint8).reshape(1, 4, 6)
+    on_disk = EmbeddingCache(store=EmbeddingStore(tmp_path))
+    on_disk.prediction(decoder, a_slice(1), [A], window, following(decoder, 2, 3))
+    EmbeddingCache(budget=150).prediction(decoder, a_slice(1), [A], window, following(decoder, 2, 3))
+    assert decoder.batches == []
 
 
 def test_masks_are_kept_in_half_precision_rounded_to_the_nearest(decoder, monkeypatch):

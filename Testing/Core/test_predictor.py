@@ -128,6 +128,17 @@ def test_a_gray_slice_is_the_same_as_its_three_equal_channels(tiny) -> None:
     torch.testing.assert_close(tiny.encode(gray).tensor, tiny.encode(color).tensor)
 
 
+def test_slices_of_several_sizes_are_encoded_together_as_one_by_one(tiny) -> None:
+    random = np.random.default_rng(3)
+    images = [random.integers(0, 255, shape, dtype=np.uint8) for shape in ((50, 70), (50, 70, 3), (300, 2))]
+    for image, together in zip(images, tiny.encode_all(images), strict=True):
+        alone = tiny.encode(image)
+        assert together.size == alone.size
+        torch.testing.assert_close(together.tensor, alone.tensor)
+        # It keeps nothing of the others in memory.
+        assert together.tensor.untyped_storage().nbytes() == together.nbytes
+
+
 def test_views_and_read_only_slices_are_taken(tiny) -> None:
     volume = np.random.default_rng(0).integers(0, 256, (6, 40, 50), dtype=np.uint8)
     volume.setflags(write=False)

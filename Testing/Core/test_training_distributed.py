@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -66,6 +67,44 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch_even_if
         assert [row[key] for row in two] == pytest.approx([row[key] for row in one], abs=2e-3), key
     ours, theirs = (torch.load(tmp_path / name, weights_only=True)["model"] for name in ("tuned.pth", "two.pth"))
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Only Linux names a process's children")
+def test_a_process_that_dies_ends_the_other_one_with_a_word(tmp_path):
+    job_in(tmp_path)
+    process, told = start_two(tmp_path), tmp_path / "two.run" / "progress.json"
+    while process.poll() is None and not (told.is_file() and '"training"' in told.read_text()):
+        time.sleep(0.05)
+    for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            os.kill(int(pid), signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Another of the 2 processes that train together has ended" in output
+    # For who looks at the run in the panel.
+    progress = json.loads(told.read_text())
+    assert (progress["state"], "Another of the 2" in progress["message"]) == ("failed", True)
+
+
+def test_a_process_waits_for_another_one_that_has_more_to_do_than_pytorch_has_patience(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import sys, time
+from datetime import timedelta
+from torch.distributed import distributed_c10d
+from MedSAMSlicerLib.training.distributed import joined
+
+distributed_c10d._get_default_timeout = lambda backend: timedelta(seconds=1)
+with joined("cpu") as team:
+    time.sleep(3 * team.rank)
+    sys.stdout.write(f"{team.gather(team.rank)}\\n")
+"""
+    )
+    process = launched(tmp_path, str(program))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert output.count("[0, 1]") == 2, output
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Only Linux names a process's threads")

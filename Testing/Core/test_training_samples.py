@@ -233,3 +233,16 @@ def test_samples_can_be_prepared_by_processes_that_are_spawned(tmp_path):
     (given,) = DataLoader(feed, batch_size=None, num_workers=1, multiprocessing_context="spawn")
     assert [each.sample.box for each in given] == [each.sample.box for each in expected]
     assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(given, expected, strict=True))
+
+
+def test_slices_that_are_preprocessed_where_the_model_is_are_the_same(outlines, monkeypatch):
+    samples = Samples(outlines, Recipe.of_depth("full"))
+    preprocessing, order = RECIPES["medsam"](64), samples.of_epoch(0)
+    (expected,) = Feed(samples, 0, order, [range(3)], preprocessing, None).loader(0)
+    feed = Feed(samples, 0, order, [range(3)], preprocessing, None, torch.device("cuda"))
+    # The CPU in its place.
+    monkeypatch.setattr(feed, "_device", torch.device("cpu"))
+    (given,) = feed.loader(0)
+    for ours, theirs in zip(given, expected, strict=True):
+        assert torch.equal(ours.tensor, theirs.tensor)
+        assert torch.equal(ours.box, theirs.box)

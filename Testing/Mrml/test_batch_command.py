@@ -6,6 +6,8 @@ import csv
 import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +18,13 @@ from box_predictor import BoxPredictor
 from MedSAMSlicerLib import loading
 from MedSAMSlicerLib.cli import segment as segment_command
 from MedSAMSlicerLib.cli.main import main
+from MedSAMSlicerLib.model import build_model, save_checkpoint
 from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.volume import files
 from MedSAMSlicerLib.volume.files import Volume, write_labelmap
 from MedSAMSlicerLib.volume.labels import read_labels
 
+SOURCES = Path(__file__).resolve().parents[2] / "MedSAMSlicer"
 LIVER, KIDNEY = "5 6 2 20 15 7", "22 17 0 28 22 9"
 LIVER_VOXELS, KIDNEY_VOXELS = 6 * 10 * 16, 10 * 6 * 7
 Run = Callable[..., tuple[int, list[dict]]]
@@ -134,6 +138,21 @@ def test_processes_of_torchrun_share_the_table(batch, monkeypatch):
         assert (code, {line["state"] for line in lines}) == (0, {"done"})
         done.append([line["row"] for line in lines])
     assert done == [[1, 3, 5], [2, 4]]
+
+
+def test_torchrun_itself_starts_two_processes_that_share_the_table(table, simple_ct_file):
+    model = simple_ct_file.parent / "tiny.pth"
+    save_checkpoint(build_model("tiny"), model)
+    path = table([a_row(f"{number}.nrrd") for number in range(1, 5)])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = ["-m", "MedSAMSlicerLib", "segment", f"--batch={path}", f"--model={model}", "--device=cpu"]
+    environment = os.environ | {"PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([*launcher, *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    assert sorted((line["row"], line["state"]) for line in lines) == [(row, "done") for row in range(1, 5)]
+    for number in range(1, 5):
+        assert read_labels(simple_ct_file.parent / f"{number}.nrrd")
 
 
 @pytest.mark.parametrize(

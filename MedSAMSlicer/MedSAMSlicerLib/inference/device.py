@@ -86,6 +86,12 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
 
 
+def free_memory(device: torch.device) -> int:
+    """Return how many bytes tensors may still take on a GPU of NVIDIA's, with what PyTorch keeps there for later."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def give_back_memory() -> None:
     """Let other programs have the memory of the GPU that PyTorch keeps for later, but no tensor holds.
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from MedSAMSlicerLib.inference.device import choose_device, choose_precision, full_precision
+from MedSAMSlicerLib.inference.device import choose_device, choose_precision, free_memory, full_precision
 from MedSAMSlicerLib.inference.recipes import RECIPES, Recipe
 from MedSAMSlicerLib.inference.restoration import Restoration
 from MedSAMSlicerLib.model import Network
@@ -21,6 +21,11 @@ from MedSAMSlicerLib.prompts import Box
 # Boxes that are decoded in one batch; each takes 16 MiB on a CPU and 30 MiB on a GPU.
 _BOXES_ON_CPU = 16
 _BOXES_ON_GPU = 64
+# Slices that a GPU encodes in one batch at most: more of them keep the next box waiting for longer than it takes to
+# score a slice. Each takes 160 MiB meanwhile; and the part of the memory that embeddings may take.
+_AHEAD = 4
+_MEMORY_PER_SLICE = 512 << 20
+_EMBEDDINGS_PART = 4
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,16 @@ class Predictor:
         self.model.image_encoder.to(self.precision)
         self.source = dict(model.source)
         self.recipe = RECIPES[model.preprocessing](model.image_size)
+        # What embeddings may take on the device, in bytes; None where that is the computer's own memory.
+        self.room = free_memory(self.device) // _EMBEDDINGS_PART if self.device.type == "cuda" else None
+
+    @property
+    def ahead(self) -> int:
+        """Return how many slices are best encoded in advance, in one batch, while the caller does something else.
+
+        A GPU of NVIDIA's computes meanwhile, as many as fit into its memory; elsewhere it is none.
+        """
+        return min(free_memory(self.device) // _MEMORY_PER_SLICE, _AHEAD) if self.device.type == "cuda" else 0
 
     @cached_property
     def key(self) -> str:
@@ -81,26 +96,30 @@ class Predictor:
             digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    @torch.inference_mode()
-    @full_precision()
     def encode(self, image: np.ndarray) -> Embedding:
         """Embed a slice, which takes most of the time; any number of boxes can then be decoded.
 
         :param image: uint8 (rows, columns) or, in color, (rows, columns, 3).
         :raises ValueError: if the image is anything else.
         """
-        if image.dtype != np.uint8:
-            raise ValueError(f"The image holds {image.dtype}: window it to 0–255 and convert it to uint8.")
-        if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
-            remedy = "drop the alpha channel" if image.shape[2:] == (4,) else "give one slice"
-            raise ValueError(
-                f"The image has the shape {image.shape}: {remedy}, as (rows, columns) or (rows, columns, 3)."
-            )
-        pixels = torch.from_numpy(np.array(image))
-        # A GPU resizes faster than the CPU, and a slice's bytes get there sooner than the model's input would.
-        prepared = self.recipe.prepare(pixels.to(self.device) if self.device.type == "cuda" else pixels)
-        tensor = self.model.encode(prepared[None].to(self.device, self.precision)).float()
-        return Embedding(tensor, (image.shape[0], image.shape[1]))
+        return self.encode_all([image])[0]
+
+    @torch.inference_mode()
+    @full_precision()
+    def encode_all(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        """Embed slices, of any sizes, in one batch; see `encode`. Nothing here waits for a GPU to be done."""
+        for image in images:
+            _check(image)
+        pixels = torch.from_numpy(np.concatenate([image.reshape(-1) for image in images]))
+        # A GPU resizes faster than the CPU, and slices' bytes get there sooner than the model's input would.
+        pixels = pixels.to(self.device) if self.device.type == "cuda" else pixels
+        parts = pixels.split([image.size for image in images])
+        inputs = [self.recipe.prepare(part.view(image.shape)) for part, image in zip(parts, images, strict=True)]
+        batch = inputs[0][None] if len(inputs) == 1 else torch.stack(inputs)
+        tensor = self.model.encode(batch.to(self.device, self.precision)).float()
+        # A part of the batch would keep all of it.
+        tensors = [tensor] if len(inputs) == 1 else [each.clone() for each in tensor.split(1)]
+        return [Embedding(each, (image.shape[0], image.shape[1])) for each, image in zip(tensors, images, strict=True)]
 
     @torch.inference_mode()
     @full_precision()
@@ -185,3 +204,11 @@ def way_back(
         rows, columns = (slice(*span) for span in window)
         needed, restoration = restoration.within((rows, columns))
     return needed, restoration.to(device)
+
+
+def _check(image: np.ndarray) -> None:
+    if image.dtype != np.uint8:
+        raise ValueError(f"The image holds {image.dtype}: window it to 0–255 and convert it to uint8.")
+    if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
+        remedy = "drop the alpha channel" if image.shape[2:] == (4,) else "give one slice"
+        raise ValueError(f"The image has the shape {image.shape}: {remedy}, as (rows, columns) or (rows, columns, 3).")

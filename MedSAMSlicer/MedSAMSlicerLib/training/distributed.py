@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
-from MedSAMSlicerLib.inference.device import choose_device
+from MedSAMSlicerLib.inference.device import choose_device, out_of_memory
 
 Item = TypeVar("Item")
+# How long a process waits for the others at most: one may have far more slices to encode, which took PyTorch's own
+# limit of 10 minutes on GPUs for a failure. One that has died is noticed at once, or ended for by torchrun.
+_PATIENCE = timedelta(days=1)
 
 
 class Team:
@@ -36,11 +40,15 @@ class Team:
         return items[self.rank :: self.size]
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the value of every process, in their order. All must call this."""
+        """Return the value of every process, in their order. All must call this.
+
+        :raises RuntimeError: if another process has ended.
+        """
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        distributed.all_gather_object(values, value)
+        with self._meeting():
+            distributed.all_gather_object(values, value)
         return values
 
     def average(self, parameters: Sequence[Tensor]) -> None:
@@ -48,16 +56,32 @@ class Team:
 
         In one exchange: PyTorch's DistributedDataParallel, which sends while it still computes, keeps hold of the
         group for ever, and a thread of it that lives when the interpreter ends can abort the process.
+
+        :raises RuntimeError: if another process has ended.
         """
         if self.size == 1:
             return
         gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
         mean = torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(mean)
+        with self._meeting():
+            distributed.all_reduce(mean)
         mean /= self.size
         parts = mean.split([gradient.numel() for gradient in gradients])
         for parameter, gradient, part in zip(parameters, gradients, parts, strict=True):
             parameter.grad = part.view_as(gradient)
+
+    @contextlib.contextmanager
+    def _meeting(self) -> Iterator[None]:
+        """Say in plain words that another process has not come, what PyTorch tells of connections."""
+        try:
+            yield
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            raise RuntimeError(
+                f"Another of the {self.size} processes that train together has ended or can't be reached any more: see "
+                f"what it has written; the same command goes on from the last complete epoch. ({error})"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -76,7 +100,7 @@ def joined(device: str = "auto") -> Iterator[Team]:
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
-    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Team(distributed.get_rank(), size, chosen)
     finally:

@@ -179,7 +179,7 @@ class Loop:
         starts = range(self.team.rank * batch, len(order), batch * size)
         positions = [range(start, start + batch) for start in starts]
         files = None if self._embeddings is None else self._embeddings.files
-        return Feed(samples, self.epoch, order, positions, self.preprocessing, files)
+        return Feed(samples, self.epoch, order, positions, self.preprocessing, files, self.team.device)
 
     def _train_epoch(self, fold: int) -> float:
         """Train a fold on its samples of the epoch; return their mean loss over all processes."""

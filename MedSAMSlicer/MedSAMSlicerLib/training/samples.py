@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -107,6 +107,7 @@ class Feed(Dataset[list[Prepared]]):
 
     :param positions: in the epoch's order, one list per step.
     :param embeddings: where those of the depth decoder are kept; None to give preprocessed slices.
+    :param device: that the model is trained on. A GPU of NVIDIA's preprocesses slices in far less time than a CPU.
     """
 
     def __init__(
@@ -117,7 +118,9 @@ class Feed(Dataset[list[Prepared]]):
         positions: Sequence[Sequence[int]],
         preprocessing: Preprocessing,
         embeddings: EmbeddingFiles | None,
+        device: torch.device | None = None,
     ) -> None:
+        self._device = device if device and device.type == "cuda" and embeddings is None else None
         self._samples, self._epoch, self._order, self._positions = samples, epoch, order, positions
         self._preprocessing, self._embeddings = preprocessing, embeddings
         self._paths: dict[tuple[str, int, Variation], Path] = {}
@@ -148,9 +151,19 @@ class Feed(Dataset[list[Prepared]]):
                     found[path] = self._samples.image(sample)
         return list(found.values())
 
-    def loader(self, workers: int) -> DataLoader[list[Prepared]]:
+    def loader(self, workers: int) -> Iterable[list[Prepared]]:
         """Return what yields the steps in order, prepared by this process or by others beside it."""
-        return DataLoader(self, batch_size=None, num_workers=workers)
+        batches = DataLoader(self, batch_size=None, num_workers=workers)
+        return batches if self._device is None else map(self._on_device, batches)
+
+    def _on_device(self, batch: list[Prepared]) -> list[Prepared]:
+        """Preprocess slices, uint8, on the GPU: all bytes get there in one go."""
+        pixels = torch.cat([each.tensor.reshape(-1) for each in batch]).to(self._device)
+        parts = pixels.split([each.tensor.numel() for each in batch])
+        return [
+            replace(each, tensor=self._preprocessing.prepare(part.view(each.tensor.shape)))
+            for each, part in zip(batch, parts, strict=True)
+        ]
 
     def _path(self, sample: Sample) -> Path:
         key = (sample.outline.case_id, sample.outline.index, sample.variation)
@@ -163,7 +176,7 @@ class Feed(Dataset[list[Prepared]]):
         box = self._preprocessing.scale_boxes([sample.box], size)[0]
         if self._embeddings is None:
             image = torch.from_numpy(np.ascontiguousarray(self._samples.image(sample)))
-            return Prepared(sample, self._preprocessing.prepare(image), box)
+            return Prepared(sample, image if self._device else self._preprocessing.prepare(image), box)
         kept = read_embedding(self._path(sample))
         if kept is None:
             raise OSError(

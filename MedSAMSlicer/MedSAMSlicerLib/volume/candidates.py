@@ -143,6 +143,7 @@ class CandidateDecoder:
         self._model_pixel = max(stack.shape) / 256
         self._cut = cut_out(structure, stack.shape, predictor.side) if structure is not None else None
         self._slices: dict[tuple[int, bool], Slice] = {}
+        self._begun: set[int] = set()
 
     def within(self, room: Boxes) -> CandidateDecoder:
         """Return a decoder of the same frame and contrast for other boxes, of the room that this one was made with."""
@@ -152,9 +153,11 @@ class CandidateDecoder:
 
     def decode(self, index: int, boxes: Sequence[Box]) -> Candidates:
         """Decode boxes in a slice, all in one batch."""
-        probabilities, iou = self._cache.prediction(self._predictor, self._slice(index), boxes, window=self.frame)
+        following = self._following(index)
+        now = following if self._cut is None else ()
+        probabilities, iou = self._cache.prediction(self._predictor, self._slice(index), boxes, self.frame, now)
         if self._cut is not None:
-            probabilities = self._with_cut_out(index, boxes, probabilities)
+            probabilities = self._with_cut_out(index, boxes, probabilities, following)
         probabilities *= self.inside[index]
         candidates = Candidates(index, list(boxes), probabilities, iou, np.zeros(len(boxes)))
         for number, (probability, mask) in enumerate(zip(probabilities, candidates.masks, strict=True)):
@@ -170,7 +173,22 @@ class CandidateDecoder:
             (index, cut), Slice(self._predictor, lambda: np.ascontiguousarray(self._stack.image(index, part)))
         )
 
-    def _with_cut_out(self, index: int, boxes: Sequence[Box], probabilities: np.ndarray) -> np.ndarray:
+    def _following(self, index: int) -> list[Slice]:
+        """List what is likely to be decoded after a slice for the first time, in order: onward from its neighbor.
+
+        Nothing after the first slice, as somebody waits for its mask.
+        """
+        first, upward = not self._begun, index - 1 in self._begun
+        self._begun.add(index)
+        if first or not getattr(self._predictor, "ahead", 0):
+            return []
+        rest = [other for other in self.inside if other not in self._begun]
+        rest.sort(key=lambda other: ((other > index) != upward, abs(other - index)))
+        return [self._slice(other, cut=cut) for other in rest for cut in (False, True)[: 1 + (self._cut is not None)]]
+
+    def _with_cut_out(
+        self, index: int, boxes: Sequence[Box], probabilities: np.ndarray, following: Sequence[Slice]
+    ) -> np.ndarray:
         """Join the probabilities of boxes, (N, h, w) in the frame, with those from the enlarged part of a slice."""
         assert self._cut is not None
         (top, bottom), (left, right) = ((span.start, span.stop) for span in self._cut)
@@ -187,7 +205,7 @@ class CandidateDecoder:
         )
         window = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
         cut = self._slice(index, cut=True)
-        enlarged, _ = self._cache.prediction(self._predictor, cut, list(moved.values()), window=window)
+        enlarged, _ = self._cache.prediction(self._predictor, cut, list(moved.values()), window, following)
         place = np.s_[
             rows.start - self.frame[0].start : rows.stop - self.frame[0].start,
             columns.start - self.frame[1].start : columns.stop - self.frame[1].start,

@@ -51,6 +51,17 @@ class Decoder(Encoder, Protocol):
         """Predict one mask per box, whole or in a window: ``.probabilities`` (N, h, w) in [0, 1] and ``.iou`` (N,)."""
 
 
+class Foresighted(Encoder, Protocol):
+    """An encoder that works on while its caller does something else."""
+
+    @property
+    def ahead(self) -> int:
+        """Return how many slices are best encoded in advance."""
+
+    def encode_all(self, images: Sequence[np.ndarray]) -> Sequence[Embedding]:
+        """Embed slices, without waiting until they are."""
+
+
 class Packer(Encoder, Protocol):
     """An encoder whose embeddings can be kept on disk."""
 
@@ -147,16 +158,23 @@ class EmbeddingCache:
             pixels = seen.pixels()
             key = seen.key()
             embedding = self._stored(cast(Packer, encoder), pixels, key) if self.store else encoder.encode(pixels)
-            self._embeddings.put(key, embedding)
+            self._put(encoder, key, embedding)
         seen.forget()
         return embedding
 
     def prediction(
-        self, predictor: Decoder, image: np.ndarray | Slice, boxes: Sequence[Box], window: Window | None = None
+        self,
+        predictor: Decoder,
+        image: np.ndarray | Slice,
+        boxes: Sequence[Box],
+        window: Window | None = None,
+        following: Sequence[Slice] = (),
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the masks of boxes in a slice, decoding in one batch those that aren't there yet.
 
         :param window: rows and columns that are asked for; by default all of an array.
+        :param following: the slices that are likely to be asked for next, in order. Where the predictor's device
+            computes beside the caller, the first of them begin to be encoded when the masks are there.
         :return: probabilities, float32 (N, h, w) in the window, of half precision and 0 where they are below 0.01; and
             the model's own estimate of each mask's IoU, float32 (N,).
         """
@@ -168,7 +186,9 @@ class EmbeddingCache:
         found = {box: mask for box in boxes if (mask := self._kept(key, box, window))}
         missing = [box for box in dict.fromkeys(boxes) if box not in found]
         if missing:
-            decoded = predictor.decode(self.embedding(predictor, seen), missing, window)
+            embedding = self.embedding(predictor, seen)
+            decoded = predictor.decode(embedding, missing, window)
+            self._encode_ahead(predictor, following, embedding.nbytes)
             key = seen.key()
             for box, probability, iou in zip(missing, decoded.probabilities, decoded.iou, strict=True):
                 found[box] = _Mask.of(probability, float(iou), window)
@@ -212,6 +232,34 @@ class EmbeddingCache:
         embedding = encoder.encode(image)
         store.put(key, encoder.pack(embedding))
         return embedding
+
+    def _encode_ahead(self, encoder: Encoder, slices: Sequence[Slice], nbytes: int) -> None:
+        """Begin to encode slices, one batch of them, unless the first one is there.
+
+        Not where embeddings are kept on disk as well, for which the host would have to wait for each.
+
+        :param nbytes: what an embedding takes.
+        """
+        ahead = getattr(encoder, "ahead", 0)
+        # What is encoded in advance must neither drive itself out of the cache, nor what is being worked at.
+        room = min(self.budget, getattr(encoder, "room", None) or self.budget)
+        slices = slices[: min(ahead, room // (2 * max(nbytes, 1)))]
+        if not slices or self.store is not None:
+            return
+        if slices[0].key() not in self._embeddings:
+            waiting = [each for each in slices if each.key() not in self._embeddings]
+            embeddings = cast(Foresighted, encoder).encode_all([each.pixels() for each in waiting])
+            for each, embedding in zip(waiting, embeddings, strict=True):
+                self._put(encoder, each.key(), embedding)
+        for each in slices:
+            each.forget()
+
+    def _put(self, encoder: Encoder, key: bytes, embedding: Embedding) -> None:
+        """Keep an embedding, within what there is room for on the encoder's device."""
+        self._embeddings.put(key, embedding)
+        room = getattr(encoder, "room", None)
+        if room is not None:
+            self._embeddings.shrink(room)
 
     @staticmethod
     def key(encoder: Encoder, image: np.ndarray) -> bytes:
@@ -312,6 +360,9 @@ class _Kept:
     def __len__(self) -> int:
         return len(self._objects)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._objects
+
     def get(self, key: Hashable) -> Any:
         with self._lock:
             if key not in self._objects:
@@ -327,12 +378,16 @@ class _Kept:
                 self.nbytes -= self._objects.pop(key).nbytes
             self._objects[key] = value
             self.nbytes += value.nbytes
-        self.limit(self.budget)
+        self.shrink(self.budget)
 
     def limit(self, budget: int) -> None:
+        self.budget = budget
+        self.shrink(budget)
+
+    def shrink(self, nbytes: int) -> None:
+        """Let the least recently used go until the others take no more than so many bytes."""
         with self._lock:
-            self.budget = budget
-            while self.nbytes > self.budget:
+            while self.nbytes > nbytes:
                 _, oldest = self._objects.popitem(last=False)
                 self.nbytes -= oldest.nbytes
 
