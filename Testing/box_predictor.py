@@ -1,9 +1,10 @@
-"""Predictors whose masks are known: one fills the box, one answers what a test wrote."""
+"""Predictors whose masks are known: one fills the box, one answers what a test wrote, one fails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -128,3 +129,21 @@ def numbered_stack(voxels: np.ndarray) -> SliceStack:
         image[0, 0] = index
     voxels[0, 0, 1] = 255
     return SliceStack(voxels, (1.0, 1.0, 3.0), axis="k", window="full")
+
+
+class BrokenError(Exception):
+    """What a model that fails raises."""
+
+
+@dataclass
+class FailingPredictor(BoxPredictor):
+    """A `BoxPredictor` that fails after some answers, if it is told to."""
+
+    answers: int | None = None
+
+    def decode(self, embedding: Any, boxes: Any, window: Any = None) -> Any:
+        if self.answers is not None:
+            self.answers -= 1
+            if self.answers < 0:
+                raise BrokenError
+        return super().decode(embedding, boxes, window)

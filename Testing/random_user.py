@@ -9,14 +9,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import slicer
 import slicer.util
 
-from box_predictor import BoxPredictor
+from box_predictor import BrokenError, FailingPredictor
 from geometries import GEOMETRIES
 from MedSAMSlicerLib.mrml.session import SegmentationSession
 from MedSAMSlicerLib.mrml.structure import Structure
@@ -25,24 +24,6 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from moved_scene import EDITOR_STATES, MARGIN, SIZE, MovedScene, nothing
 from undo_model import EditorHistory, Held, ModuleHistory, Segments, Step
-
-
-class BrokenError(Exception):
-    """What a model that fails raises."""
-
-
-@dataclass
-class FailingPredictor(BoxPredictor):
-    """A `BoxPredictor` that fails after some answers, if it is told to."""
-
-    answers: int | None = None
-
-    def decode(self, embedding: Any, boxes: Any, window: Any = None) -> Any:
-        if self.answers is not None:
-            self.answers -= 1
-            if self.answers < 0:
-                raise BrokenError
-        return super().decode(embedding, boxes, window)
 
 
 class RandomUser:
@@ -137,9 +118,7 @@ class RandomUser:
 
     def correct(self) -> str:
         segment_id = self._any_segment()
-        if segment_id is None:
-            return "nothing there"
-        return self._run([self._correction(segment_id)])
+        return "nothing there" if segment_id is None else self._run([self._correction(segment_id)])
 
     def segment_over_others(self) -> str:
         structure = self._structure(self._any_segment() if self.random.random() < 0.4 else None)

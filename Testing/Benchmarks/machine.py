@@ -14,7 +14,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parents[2] / "MedSAMSlicer")]
 
-from MedSAMSlicerLib.benchmark.machine import bandwidth, device_name, matrix_rate
+from MedSAMSlicerLib.benchmark.machine import device_name, matrix_rate, seconds
 
 
 def describe(device: torch.device) -> str:
@@ -27,6 +27,13 @@ def describe(device: torch.device) -> str:
         for precision in (torch.float32, torch.bfloat16)
     )
     return f"{name}{load}, PyTorch {torch.__version__}: {rates}, {bandwidth(device) / 1e9:,.0f} GB/s"
+
+
+def bandwidth(device: torch.device) -> float:
+    """Return the bytes per second that are read and written when 256 MiB are copied."""
+    source = torch.rand(1 << 26, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / seconds(lambda: target.copy_(source), device)[0]
 
 
 if __name__ == "__main__":

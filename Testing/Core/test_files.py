@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from geometries import GEOMETRIES
-from MedSAMSlicerLib.volume.files import FileError, Volume, atomic_output, read_volume, stem, write_labelmap
+from MedSAMSlicerLib.volume.files import FileError, Volume, read_volume, stem, write_labelmap
 
 LPS_TO_RAS = np.array([-1, -1, 1])
 ROOT_UID = "1.2.826.0.1.3680043.2.1125"
@@ -223,25 +222,6 @@ def test_a_compressed_nifti_file_that_lacks_its_last_bytes_or_has_a_wrong_one_is
         read_volume(path)
 
 
-@pytest.mark.parametrize("endian", ["little", "big"])
-def test_nifti_files_of_other_programs_are_whole(tmp_path, a_ct, endian):
-    """A header before the voxels that is longer than needed, in either byte order, plain under a compressed name."""
-    order = {"little": "<", "big": ">"}[endian]
-    header = bytearray(400)
-    struct.pack_into(f"{order}i", header, 0, 348)
-    struct.pack_into(f"{order}8h", header, 40, 3, 30, 24, 10, 1, 1, 1, 1)
-    struct.pack_into(f"{order}2h", header, 70, 4, 16)
-    struct.pack_into(f"{order}8f", header, 76, 1, 1, 1, 1, 1, 1, 1, 1)
-    struct.pack_into(f"{order}f", header, 108, 400)
-    header[344:348] = b"n+1\0"
-    path = tmp_path / "CT.nii.gz"
-    path.write_bytes(bytes(header) + a_ct.astype(f"{order}i2").tobytes())
-    np.testing.assert_array_equal(read_volume(path).voxels, a_ct)
-    path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(FileError, match=r"CT\.nii\.gz is cut off: it has 14798 of 14800 bytes"):
-        read_volume(path)
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -309,56 +289,6 @@ def test_a_label_map_of_a_sheared_volume_is_not_written_as_nifti(tmp_path, endin
     assert list(tmp_path.iterdir()) == []
 
 
-def change_nifti(path: Path, at: int, form: str, *values: float) -> None:
-    header = bytearray(path.read_bytes())
-    struct.pack_into(f"<{form}", header, at, *values)
-    path.write_bytes(header)
-
-
-@pytest.fixture
-def nifti(a_ct: np.ndarray, tmp_path: Path) -> Path:
-    path = tmp_path / "CT.nii"
-    write_labelmap(path, a_ct, np.diag([-0.8, -0.8, 3.0, 1]))
-    return path
-
-
-S_FORM, S_CODE, Q_CODE, Q_FORM, VOX_OFFSET = 280, 254, 252, 256, 108
-NAN, INF = float("nan"), float("inf")
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ([(S_FORM, "f", NAN)], r"is damaged: its place in space \(sform\) is \[nan, "),
-        ([(S_FORM + 12, "f", INF)], r"is damaged: its place in space \(sform\) is "),
-        ([(S_FORM, "12f", *[0] * 12)], r"is damaged: its place in space \(sform\) is \[0\.0, "),
-        ([(S_CODE, "h", 0), (Q_FORM, "f", NAN)], r"is damaged: its place in space \(qform\) is \[nan, "),
-        ([(S_FORM + 24, "f", 0.9)], "has voxels that are sheared, or of another size in its sform than beside it"),
-        ([(S_FORM + 24, "f", 0.9), (Q_CODE, "h", 0)], "has voxels that are sheared"),
-        ([(S_FORM, "f", -1.6)], "of another size in its sform than beside it"),
-        ([(VOX_OFFSET, "f", INF)], r"is damaged: its voxels begin at byte inf of 14752 \(vox_offset\)"),
-        ([(VOX_OFFSET, "f", NAN)], r"is damaged: its voxels begin at byte nan of 14752 \(vox_offset\)"),
-        ([(VOX_OFFSET, "f", -352)], "is damaged: its voxels begin at byte -352"),
-    ],
-)
-def test_a_nifti_file_without_one_valid_place_is_refused_in_one_line(nifti, capfd, changes, text):
-    for change in changes:
-        change_nifti(nifti, *change)
-    with pytest.raises(FileError, match=text) as refused:
-        read_volume(nifti)
-    assert str(refused.value).startswith(str(nifti))
-    assert "\n" not in str(refused.value)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_rounded_sform_and_an_unused_damaged_qform_do_not_matter(nifti, a_ct):
-    change_nifti(nifti, S_FORM + 8, "f", 0.0003)
-    change_nifti(nifti, Q_FORM, "f", NAN)
-    change_nifti(nifti, Q_CODE, "h", 0)
-    change_nifti(nifti, S_FORM + 8, "f", 0)
-    np.testing.assert_array_equal(read_volume(nifti).voxels, a_ct)
-
-
 @pytest.mark.parametrize("kind", [np.int64, np.uint64])
 def test_values_of_64_bits_become_shorter_ones_or_are_refused(a_ct, tmp_path, capfd, kind):
     values = (a_ct - a_ct.min()).astype(kind)
@@ -389,50 +319,6 @@ def test_the_voxels_outlive_the_image_that_they_were_read_from(a_ct, tmp_path):
     gc.collect()
     for volume in volumes:
         np.testing.assert_array_equal(volume.voxels, a_ct)
-
-
-def write_half(path: Path, error: BaseException) -> None:
-    with atomic_output(path) as temporary:
-        assert temporary.suffixes == path.suffixes
-        temporary.write_text("half")
-        (temporary.parent / "sidecar").write_text("half")
-        raise error
-
-
-@pytest.mark.parametrize("error", [RuntimeError("disk"), KeyboardInterrupt()], ids=["error", "Ctrl-C"])
-def test_a_write_that_fails_or_is_interrupted_leaves_nothing_and_keeps_the_older_file(tmp_path, error):
-    path = tmp_path / "out.seg.nrrd"
-    with pytest.raises(type(error)):
-        write_half(path, error)
-    assert list(tmp_path.iterdir()) == []
-    path.write_text("older")
-    with pytest.raises(type(error)):
-        write_half(path, error)
-    assert list(tmp_path.iterdir()) == [path]
-    assert path.read_text() == "older"
-
-
-@pytest.mark.parametrize("content", [None, ""], ids=["nothing", "an empty file"])
-def test_a_writer_that_silently_writes_nothing_is_an_error_and_keeps_the_older_file(tmp_path, content):
-    path = tmp_path / "out.png"
-    path.write_text("older")
-    writing = atomic_output(path)
-    temporary = writing.__enter__()
-    if content is not None:
-        temporary.write_text(content)
-    with pytest.raises(OSError, match=r"out\.png could not be written: is the disk full"):
-        writing.__exit__(None, None, None)
-    assert list(tmp_path.iterdir()) == [path]
-    assert path.read_text() == "older"
-
-
-def test_a_write_that_ends_well_replaces_the_older_file_and_makes_its_folder(tmp_path):
-    path = tmp_path / "a" / "b" / "out.json"
-    for text in ("first", "second"):
-        with atomic_output(path) as temporary:
-            temporary.write_text(text)
-        assert path.read_text() == text
-    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import slicer.util
 
 from box_predictor import BoxPredictor
 from effect_editor import BrightPredictor, EffectEditor, block_volume
+from geometries import FIRST, LAST
 from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 from MedSAMSlicerLib.volume.files import Volume
 from panel_user import GEOMETRY, MODULE_FILE, User
@@ -52,9 +53,15 @@ def volume(gui: Gui) -> slicer.vtkMRMLScalarVolumeNode:
 
 
 @pytest.fixture
-def predictor() -> BoxPredictor:
-    """What takes the place of a model."""
-    return BoxPredictor()
+def bright_structure(a_ct: np.ndarray) -> None:
+    """Make the structure bright from FIRST to LAST, for tests in which it has to be found; see `predictor`."""
+    a_ct[tuple(slice(low, high + 1) for low, high in zip(FIRST[::-1], LAST[::-1], strict=True))] += 300
+
+
+@pytest.fixture
+def predictor(request: pytest.FixtureRequest) -> BoxPredictor:
+    """What takes the place of a model: it fills the box, or finds in it the bright structure where there is one."""
+    return BrightPredictor() if "bright_structure" in request.fixturenames else BoxPredictor()
 
 
 @pytest.fixture

@@ -7,25 +7,13 @@ import pytest
 import slicer
 import slicer.util
 
-from effect_editor import BrightPredictor
 from geometries import FIRST, LAST
 from MedSAMSlicerLib.mrml.boxes import structure_boxes
 from MedSAMSlicerLib.mrml.segments import segment_mask
 from panel_user import GEOMETRY, box_mask, is_in_sight
 
+pytestmark = pytest.mark.usefixtures("bright_structure")
 MIDDLE = (FIRST[1] + LAST[1]) / 2
-
-
-@pytest.fixture
-def a_ct(a_ct: np.ndarray) -> np.ndarray:
-    """A CT in which the structure is bright from FIRST to LAST."""
-    a_ct[tuple(slice(low, high + 1) for low, high in zip(FIRST[::-1], LAST[::-1], strict=True))] += 300
-    return a_ct
-
-
-@pytest.fixture
-def predictor() -> BrightPredictor:
-    return BrightPredictor()
 
 
 def measure(user, name: str, *ends: tuple[float, float, float]) -> slicer.vtkMRMLMarkupsLineNode:

@@ -8,7 +8,6 @@ import slicer
 import slicer.util
 import vtk
 
-from effect_editor import BrightPredictor
 from geometries import FIRST, LAST
 from MedSAMSlicerLib.mrml.boxes import slice_in_view, structure_boxes
 from MedSAMSlicerLib.mrml.markups import ijk_corners
@@ -16,21 +15,10 @@ from MedSAMSlicerLib.mrml.slice_boxes import has_depth, is_on_slice, slice_of
 from MedSAMSlicerLib.volume.steps import Outcome
 from panel_user import GEOMETRY, box_mask, is_in_sight
 
+pytestmark = pytest.mark.usefixtures("bright_structure")
 MIDDLE = (12, 10, 4)
 # Two opposite corners around the structure in the slice of its middle.
 CORNERS = [(3, 4, 4), (23, 18, 4)]
-
-
-@pytest.fixture
-def a_ct(a_ct: np.ndarray) -> np.ndarray:
-    """A CT in which the structure is bright from FIRST to LAST."""
-    a_ct[tuple(slice(low, high + 1) for low, high in zip(FIRST[::-1], LAST[::-1], strict=True))] += 300
-    return a_ct
-
-
-@pytest.fixture
-def predictor() -> BrightPredictor:
-    return BrightPredictor()
 
 
 def place(user, view: str = "Red", corners=None) -> slicer.vtkMRMLMarkupsROINode:

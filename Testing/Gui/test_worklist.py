@@ -11,6 +11,7 @@ import SimpleITK as sitk
 import slicer
 import slicer.util
 
+from Core.dicom_writer import write_series
 from MedSAMSlicerLib.mrml.segments import add_segment
 from MedSAMSlicerLib.store.claim import Claim
 from MedSAMSlicerLib.volume.files import write_labelmap
@@ -146,6 +147,30 @@ def test_a_volume_that_cant_be_read_is_told_and_passed_by(gui, user: User, folde
     assert "a.nrrd" in user.ui.statusLabel.text
     user.press("nextCaseButton")
     assert volumes() == ["CT", "c"]
+
+
+def test_a_folder_of_a_dicom_series_is_a_case_and_one_of_two_series_is_told_and_passed_by(
+    gui, user: User, a_ct: np.ndarray, tmp_path: Path
+) -> None:
+    for name, voxels in (("1.2.3", a_ct + np.int16(5)), ("two", a_ct), ("two", a_ct + np.int16(1))):
+        write_series(tmp_path / "dicom" / name, voxels, GEOMETRY)
+    (tmp_path / "dicom" / "notes").mkdir()
+    (tmp_path / "dicom" / "notes" / "read me.txt").write_text("no image")
+    before = [digests(path) for path in sorted((tmp_path / "dicom").iterdir())]
+    choose(user, tmp_path / "dicom")
+    assert volumes() == ["CT", "1.2.3"]
+    loaded = user.widget.logic.getParameterNode().inputVolume
+    # (A series is put into right-handed order.)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), (a_ct + 5)[::-1])
+    red = gui.layout_manager.sliceWidget("Red").mrmlSliceCompositeNode()
+    assert red.GetBackgroundVolumeID() == loaded.GetID()
+    user.add_box()
+    user.segment()
+    assert voxels_in(tmp_path / "dicom" / "1.2.3.seg.nrrd") == box_mask(loaded).sum()
+    user.press("nextCaseButton")
+    assert "holds 2 DICOM series" in user.ui.statusLabel.text
+    assert volumes() == ["CT"]
+    assert [digests(path) for path in sorted((tmp_path / "dicom").iterdir()) if path.is_dir()] == before
 
 
 def test_a_folder_without_volumes_is_refused_and_two_of_one_name_get_two_results(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,10 @@ import vtk
 
 from box_predictor import BoxPredictor
 from geometries import FIRST, GEOMETRIES, LAST
+from MedSAMSlicerLib import loading
+from MedSAMSlicerLib.cli.main import main
 from MedSAMSlicerLib.headless.scene import HeadlessScene
+from MedSAMSlicerLib.model import build_model, save_checkpoint
 from MedSAMSlicerLib.mrml.session import SegmentationSession
 from MedSAMSlicerLib.volume.files import Volume, write_labelmap
 from MedSAMSlicerLib.volume.geometry import voxel_box_corners
@@ -100,3 +103,36 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setenv("MEDSAM_SLICER_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture
+def predictor(a_box_predictor: BoxPredictor, monkeypatch: pytest.MonkeyPatch) -> BoxPredictor:
+    """In place of every model: exact masks."""
+    a_box_predictor.device = "cpu"
+    monkeypatch.setattr(loading, "load_predictor", lambda model, device: a_box_predictor)
+    return a_box_predictor
+
+
+@pytest.fixture(scope="module")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole network with random weights, small enough to run in no time."""
+    path = tmp_path_factory.mktemp("models") / "tiny.pth"
+    save_checkpoint(build_model("tiny"), path)
+    return path
+
+
+@pytest.fixture
+def error_of(capfd: pytest.CaptureFixture[str], out: Path) -> Callable[[list[str | Path]], str]:
+    """Run a command that must fail: exit code 1, one line (returned), no traceback, nothing in the output folder."""
+
+    def run(arguments: list[str | Path]) -> str:
+        capfd.readouterr()
+        assert main([str(each) for each in arguments]) == 1
+        printed, err = capfd.readouterr()
+        assert printed == ""
+        (line,) = err.splitlines()
+        assert line.startswith("medsam-slicer: error: ")
+        assert list(out.iterdir()) == []
+        return line
+
+    return run

@@ -174,13 +174,6 @@ def test_prompts_that_are_none_are_refused_in_a_sentence(text):
 # segment --repeat, with a whole network of random weights
 
 
-@pytest.fixture(scope="module")
-def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "tiny.pth"
-    save_checkpoint(build_model("tiny"), path)
-    return path
-
-
 def segment(*arguments: str | Path) -> int:
     return main(["segment", *map(str, arguments)])
 

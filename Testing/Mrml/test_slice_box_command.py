@@ -9,21 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from box_predictor import BoxPredictor
-from MedSAMSlicerLib import loading
 from MedSAMSlicerLib.cli.main import main
 from MedSAMSlicerLib.volume.files import read_volume, write_labelmap
 from MedSAMSlicerLib.volume.labels import read_labels
 
 LIVER_VOXELS = np.s_[2:8, 6:16, 5:21]
-
-
-@pytest.fixture
-def predictor(a_box_predictor: BoxPredictor, monkeypatch: pytest.MonkeyPatch) -> BoxPredictor:
-    """In place of every model: exact masks."""
-    a_box_predictor.device = "cpu"
-    monkeypatch.setattr(loading, "load_predictor", lambda model, device: a_box_predictor)
-    return a_box_predictor
 
 
 def segment(volume: Path, output: Path, *more: object) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from slicer.i18n import tr as _
 from MedSAMSlicerLib.mrml.segmentation_file import save_segmentation
 from MedSAMSlicerLib.store.claim import Claim
 from MedSAMSlicerLib.volume.files import stem
+from MedSAMSlicerLib.volume.image_file import is_dicom
 
 _ENDINGS = (".nrrd", ".nhdr", ".nii", ".nii.gz", ".mha", ".mhd")
 # What other files of masks are called: by Slicer, and by half of the world's datasets.
 _MASKS = (".seg.nrrd", "_seg", "-seg", "_label", "-label", "_labels", "_mask")
+# So many files tell whether a folder holds a series: reports and directories may stand before the images.
+_LOOKED_AT = 5
 
 
 class Worklist:
@@ -24,7 +28,8 @@ class Worklist:
     A case belongs to one Slicer at a time, also on a shared drive (see `store.claim`), and a file that another program
     or person has written is never written over.
 
-    :param folder: its volumes are NRRD, NIfTI and MetaImage files; names that end like masks are left out.
+    :param folder: its volumes are NRRD, NIfTI and MetaImage files, and folders that hold a DICOM series each; names of
+        files that end like masks are left out.
     :raises ValueError: if it holds none.
     """
 
@@ -33,11 +38,11 @@ class Worklist:
         self.volumes = _volumes(folder)
         if not self.volumes:
             raise ValueError(
-                _("{folder} holds no volume ({endings}): choose another folder.").format(
+                _("{folder} holds no volume ({endings}, or a folder of DICOM files): choose another folder.").format(
                     folder=folder, endings=", ".join(_ENDINGS)
                 )
             )
-        self._stems = Counter(stem(path) for path in self.volumes)
+        self._names = Counter(name_of(path) for path in self.volumes)
         self._at = -1
         self._claim: Claim | None = None
 
@@ -58,7 +63,7 @@ class Worklist:
 
     def output_of(self, volume: Path) -> Path:
         """Name the result of a volume: ``CT.nii.gz`` -> ``CT.seg.nrrd``, or with its ending where two would be one."""
-        name = stem(volume) if self._stems[stem(volume)] == 1 else volume.name
+        name = name_of(volume) if self._names[name_of(volume)] == 1 else volume.name
         return volume.with_name(f"{name}.seg.nrrd")
 
     def advance(self) -> Path | None:
@@ -106,14 +111,28 @@ class Worklist:
                 claim.release()
 
 
+def name_of(volume: Path) -> str:
+    """Name the case of a volume's file or DICOM folder."""
+    return volume.name if volume.is_dir() else stem(volume)
+
+
 def _volumes(folder: Path) -> list[Path]:
     """List the volumes of a folder in the order of their names."""
     return [
         path
         for path in sorted(folder.iterdir())
-        if path.is_file()
-        and not path.name.startswith(".")
-        and path.name.lower().endswith(_ENDINGS)
+        if not path.name.startswith(".") and (_is_series(path) if path.is_dir() else _is_volume(path))
+    ]
+
+
+def _is_series(folder: Path) -> bool:
+    """Tell whether DICOM files are among the first of a folder."""
+    return any(is_dicom(path) for path in itertools.islice(sorted(folder.iterdir()), _LOOKED_AT))
+
+
+def _is_volume(path: Path) -> bool:
+    return (
+        path.name.lower().endswith(_ENDINGS)
         and not path.name.lower().endswith(".seg.nrrd")
         and not stem(path).lower().endswith(_MASKS)
-    ]
+    )

@@ -10,10 +10,11 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
-from MedSAMSlicerLib.app.worklist import Worklist
+from MedSAMSlicerLib.app.worklist import Worklist, name_of
 from MedSAMSlicerLib.mrml.boxes import is_key_slice, is_ticked, segment_of
 from MedSAMSlicerLib.mrml.segments import segment_part
-from MedSAMSlicerLib.volume.files import stem
+from MedSAMSlicerLib.mrml.volumes import add_volume
+from MedSAMSlicerLib.volume.files import read_volume
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.host import Host
@@ -117,9 +118,9 @@ class WorklistSection:
         self._before = {roi.GetID() for roi in slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")}
         self._before |= {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")}
         with slicer.util.WaitCursor():
-            self._volume = slicer.util.loadVolume(str(path))
+            self._volume = _load_series(path) if path.is_dir() else slicer.util.loadVolume(str(path))
         # Slicer numbers names that were in use once.
-        self._volume.SetName(stem(path))
+        self._volume.SetName(name_of(path))
         parameters = self._panel.parameters
         parameters.inputVolume, parameters.segmentation = self._volume, None
         self._panel.tell("")
@@ -138,6 +139,15 @@ class WorklistSection:
         for node in (*boxes, segmentation, volume):
             if node is not None and node.GetScene() is not None and node.GetID() not in self._before:
                 slicer.mrmlScene.RemoveNode(node)
+
+
+def _load_series(folder: Path) -> Any:
+    """Load a DICOM series and show it, as `loadVolume` does with a file; Slicer's DICOM database has no part in it."""
+    volume = add_volume(slicer.mrmlScene, read_volume(folder))
+    logic = slicer.app.applicationLogic()
+    logic.GetSelectionNode().SetActiveVolumeID(volume.GetID())
+    logic.PropagateVolumeSelection()
+    return volume
 
 
 def _holds_something(segmentation: Any, volume: Any) -> bool:

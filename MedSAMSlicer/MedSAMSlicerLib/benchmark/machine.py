@@ -1,4 +1,4 @@
-"""What a machine is and can do: its processor, how fast it multiplies matrices, and how fast it moves memory."""
+"""What a machine is and can do: its processor, and how fast it multiplies matrices."""
 
 from __future__ import annotations
 
@@ -78,13 +78,6 @@ def matrix_rate(device: torch.device, precision: torch.dtype, rounds: int = 10) 
         if device.type == "cpu":
             times += seconds(lambda: torch.nn.functional.conv2d(pixels, weight), device, rounds)
     return 2 * size**3 / min(times)
-
-
-def bandwidth(device: torch.device) -> float:
-    """Return the bytes per second that are read and written when 256 MiB are copied."""
-    source = torch.rand(1 << 26, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / seconds(lambda: target.copy_(source), device)[0]
 
 
 def wait(device: torch.device) -> None:

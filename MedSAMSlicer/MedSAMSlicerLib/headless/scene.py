@@ -16,11 +16,11 @@ if sys.platform.startswith("linux"):
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import numpy_to_vtk
 
 from MedSAMSlicerLib.mrml.markups import wrap_voxels
 from MedSAMSlicerLib.mrml.segmentation_file import save_segmentation
-from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, numpy_from_matrix
+from MedSAMSlicerLib.mrml.transforms import numpy_from_matrix
+from MedSAMSlicerLib.mrml.volumes import add_volume
 from MedSAMSlicerLib.volume.files import FileError, Volume, stem
 from MedSAMSlicerLib.volume.image_file import quiet
 
@@ -55,27 +55,8 @@ class HeadlessScene:
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene, True)
 
     def add_volume(self, volume: Volume) -> slicer.vtkMRMLVolumeNode:
-        """Add a volume with its voxels, geometry and a display node; color becomes a vector volume.
-
-        Voxels that can't be written to, as they come from files, are not copied.
-        """
-        voxels = volume.voxels
-        color = voxels.ndim == 4 and voxels.shape[3] > 1
-        node = self.scene.AddNewNodeByClass(
-            "vtkMRMLVectorVolumeNode" if color else "vtkMRMLScalarVolumeNode", volume.name
-        )
-        image = vtk.vtkImageData()
-        image.SetDimensions(*volume.dimensions)
-        flat = np.ascontiguousarray(voxels).reshape((-1, voxels.shape[3]) if color else -1)
-        scalars = numpy_to_vtk(flat, deep=flat.flags.writeable)
-        # The voxels have to live as long as VTK's own array of them, which would keep them longer by its Python part.
-        scalars.AddObserver("DeleteEvent", lambda *_, kept=flat: None)
-        vars(scalars).pop("_numpy_reference", None)
-        image.GetPointData().SetScalars(scalars)
-        node.SetIJKToRASMatrix(matrix_from_numpy(volume.ijk_to_ras))
-        node.SetAndObserveImageData(image)
-        node.CreateDefaultDisplayNodes()
-        return node
+        """Add a volume, see `mrml.volumes.add_volume`."""
+        return add_volume(self.scene, volume)
 
     def add_roi(self, name: str, ijk_to_ras: np.ndarray, corners: np.ndarray) -> slicer.vtkMRMLMarkupsROINode:
         """Add an ROI box that wraps voxels of a volume.

@@ -1,4 +1,4 @@
-"""A volume node as numpy sees it."""
+"""A volume node as numpy sees it, and one made of voxels."""
 
 from __future__ import annotations
 
@@ -6,14 +6,37 @@ import numpy as np
 import slicer
 import slicer.util
 import vtk
+from vtk.util.numpy_support import numpy_to_vtk
 
-from MedSAMSlicerLib.mrml.transforms import node_to_world, numpy_from_matrix
+from MedSAMSlicerLib.mrml.transforms import matrix_from_numpy, node_to_world, numpy_from_matrix
+from MedSAMSlicerLib.volume.files import Volume
 
 
 def is_image(node: slicer.vtkMRMLNode) -> bool:
     """Return whether a node is an image that a user may want to segment: no labels, and nothing hidden."""
     image = node.IsA("vtkMRMLScalarVolumeNode") and not node.IsA("vtkMRMLLabelMapVolumeNode")
     return bool(image and not node.GetHideFromEditors())
+
+
+def add_volume(scene: slicer.vtkMRMLScene, volume: Volume) -> slicer.vtkMRMLVolumeNode:
+    """Add a volume with its voxels, geometry and a display node; color becomes a vector volume.
+
+    Voxels that can't be written to, as they come from files, are not copied.
+    """
+    color = volume.voxels.ndim == 4 and volume.voxels.shape[3] > 1
+    node = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode" if color else "vtkMRMLScalarVolumeNode", volume.name)
+    image = vtk.vtkImageData()
+    image.SetDimensions(*volume.dimensions)
+    flat = np.ascontiguousarray(volume.voxels).reshape((-1, volume.voxels.shape[3]) if color else -1)
+    scalars = numpy_to_vtk(flat, deep=flat.flags.writeable)
+    # The voxels have to live as long as VTK's own array of them, which would keep them longer by its Python part.
+    scalars.AddObserver("DeleteEvent", lambda *_, kept=flat: None)
+    vars(scalars).pop("_numpy_reference", None)
+    image.GetPointData().SetScalars(scalars)
+    node.SetIJKToRASMatrix(matrix_from_numpy(volume.ijk_to_ras))
+    node.SetAndObserveImageData(image)
+    node.CreateDefaultDisplayNodes()
+    return node
 
 
 def voxels(volume: slicer.vtkMRMLVolumeNode) -> np.ndarray:
