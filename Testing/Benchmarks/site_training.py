@@ -120,7 +120,7 @@ def main() -> None:
         work = args.folder or Path(temporary)
         base = load_predictor("lite", "cpu")
         cache = StoredEmbeddings(work / "embeddings", base)
-        old = spread(sample_cases(), args.old)
+        old = [(each, segmented(each, base, cache, "tight")) for each in spread(sample_cases(), args.old)]
         for sequence in args.sequence:
             patients = patients_of(args.data, sequence, args.every)
             for count in args.patients:
@@ -136,7 +136,7 @@ def measure(
     base: Predictor,
     cache: StoredEmbeddings,
     boxes: list[str],
-    old: list[LoadedCase],
+    old: list[tuple[LoadedCase, tuple[float, float]]],
 ) -> None:
     """Leave every patient out once, with as many others as the site."""
     rows: dict[str, list[tuple[tuple[float, float], tuple[float, float]]]] = {box: [] for box in (*boxes, "old kind")}
@@ -147,7 +147,10 @@ def measure(
         dataset = site_of({other: patients[other] for other in others}, folder / "site", {name: patients[name]})
         job = Job(folder / "site", folder / "tuned.pth", recipe, device="cpu", embeddings=work / "embeddings")
         outcome, minutes = trained(job)
-        print(f"{sequence}, {name} left out, trained on {', '.join(others)}: {outcome.message} ({minutes:.1f} min)")
+        print(
+            f"{sequence}, {name} left out, trained on {', '.join(others)}: {outcome.message} ({minutes:.1f} min)",
+            flush=True,
+        )
         tuned = load_predictor(str(outcome.output), "cpu") if outcome.output else base
         accepted += outcome.output is not None
         (loaded,) = (dataset.load(case) for case in dataset.cases if case.split == "test")
@@ -155,8 +158,8 @@ def measure(
             before = segmented(loaded, base, cache, box)
             rows[box].append((before, before if tuned is base else segmented(loaded, tuned, cache, box)))
             show(f"  {name}", box, np.array(rows[box][-1:]))
-        for structure in old if tuned is not base else []:
-            rows["old kind"].append(tuple(segmented(structure, each, cache, "tight") for each in (base, tuned)))
+        for structure, before in old if tuned is not base else []:
+            rows["old kind"].append((before, segmented(structure, tuned, cache, "tight")))
     print(f"{sequence}, {count} patients to train on, {accepted} of {len(names)} models accepted")
     for box, pairs in rows.items():
         if pairs:

@@ -246,12 +246,13 @@ def test_a_step_of_the_training_is_made_on_the_gpu(depth, capability, half):
     trainee = Trainee(build_model("tiny"), Recipe.of_depth(depth), "base", "")
     with fake_cuda(capability):
         loop = Loop(
-            trainee, [None], None, Team(0, 1, torch.device(CARD)),
+            trainee, [None, None], None, Team(0, 1, torch.device(CARD)),
             embeddings=None, workers=0, tell=lambda progress: None, keep=lambda *args: None,
         )  # fmt: skip
         side, shape = trainee.model.image_size, trainee.model.embedding_shape
         tensor = torch.zeros(shape, dtype=torch.float16) if depth == "decoder" else torch.zeros(3, side, side)
         batch = [Prepared(sample, tensor, torch.tensor([1.0, 2.0, 30.0, 40.0])) for _ in range(3)]
+        loop._enter(0)
         loop._gradients(batch, 1)
         with Card() as card:
             assert loop._gradients(batch, 1) == 0
@@ -260,6 +261,11 @@ def test_a_step_of_the_training_is_made_on_the_gpu(depth, capability, half):
         assert card.products[half] > 20
         for parameter in trainee.trained().values():
             parameter.grad = torch.zeros_like(parameter)
-        if loop._scaler is None:
+        scaler = loop._scaler
+        if scaler is None:
             loop._step(0.5)
+        # The scale of one fold's gradients is nothing to the next fold.
+        loop._enter(1)
+        assert (loop._scaler is None) == (scaler is None) == (half != torch.float16)
+        assert scaler is None or loop._scaler is not scaler
         assert {each.device.type for each in trainee.trained().values()} == {"cuda"}

@@ -91,6 +91,19 @@ def test_few_structures_are_taken_from_all_cases_and_different_labels(cases):
     assert len(spread(cases, 100)) == 8
 
 
+def test_sample_cases_are_thinned_as_validation_cases_are(cases):
+    loaded = cases[0]
+    tall = replace(
+        loaded,
+        volume=replace(loaded.volume, voxels=np.repeat(loaded.volume.voxels, 20, axis=0)),
+        labels={"bright": np.repeat(loaded.labels["bright"], 20, axis=0)},
+    )
+    assert tall.labels["bright"].any(axis=(1, 2)).sum() == 40
+    validation = Validation([[tall]], build_model("tiny"), Recipe(validated_slices=10), ALONE, [tall], None)
+    for (structure,) in (*validation.folds, validation._known):
+        assert structure.labels["bright"].any(axis=(1, 2)).sum() == 10
+
+
 def test_without_the_sample_cases_nothing_is_known(tmp_path):
     assert sample_cases(tmp_path) == []
 

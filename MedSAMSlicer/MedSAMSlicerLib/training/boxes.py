@@ -53,6 +53,11 @@ def drawn_box(edges: Box, size: Size, random: np.random.Generator) -> Box:
     return Box(x0, y0, x1, y1)
 
 
+def tight_box(edges: Box) -> Box:
+    """Return the box from the first to the last pixel of a structure, as whoever has its mask asks."""
+    return Box(edges.x0, edges.y0, edges.x1 - 1, edges.y1 - 1)
+
+
 def widened_box(edges: Box, size: Size, random: np.random.Generator) -> Box:
     """Widen the edges of the mask in a neighboring slice as the propagation does before it asks in this one.
 

@@ -75,10 +75,11 @@ class Loop:
         self._tell, self._keep = tell, keep
         trainee.to(team.device)
         self._parameters = list(trainee.trained().values())
-        self._optimizer = self._fresh_optimizer()
+        # Of the fold that is trained, see `_enter`.
+        self._optimizer: torch.optim.Optimizer
+        self._scaler: torch.amp.GradScaler | None
         on_gpu = team.device.type == "cuda" and self.recipe.precision == "auto"
         self._half = (torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16) if on_gpu else None
-        self._scaler = torch.amp.GradScaler() if self._half == torch.float16 else None
         self.epoch = 0
         self.best: dict[str, float] = {}
         self._since_best = 0
@@ -207,10 +208,11 @@ class Loop:
         return sum(self.team.gather(total / steps)) / self.team.size
 
     def _enter(self, fold: int) -> None:
-        """Give the trainee and the optimizer what the fold goes on with."""
-        member = self._members[fold]
+        """Give the trainee, the optimizer and the gradients' scaler what the fold goes on with, or begins with."""
+        recipe, member = self.recipe, self._members[fold]
         self.trainee.restore(member["trained"] if member else self._start)
-        self._optimizer = self._fresh_optimizer()
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self._scaler = torch.amp.GradScaler() if self._half == torch.float16 else None
         if member:
             self._optimizer.load_state_dict(member["optimizer"])
             if self._scaler and member["scaler"]:
@@ -219,9 +221,6 @@ class Loop:
     def _taken(self) -> dict[str, torch.Tensor]:
         """Copy the weights that change, to the CPU."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self.trainee.trained().items()}
-
-    def _fresh_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self._parameters, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay)
 
     @full_precision()
     def _gradients(self, batch: list[Prepared], parts: int) -> float:

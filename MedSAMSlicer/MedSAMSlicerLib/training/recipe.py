@@ -28,9 +28,9 @@ class Recipe:
     :param samples_per_epoch: 0 for as many as there are labelled slices, counting each label.
     :param region_boxes: share of the samples that are asked with the box of the whole structure, as a 3-D box shows it
         in every slice; ``neighbor_boxes`` with the box around the mask of a neighboring slice. With both the
-        propagation asks; the other samples have a box as users draw it around the slice's own mask. By default all
-        have: boxes that are larger than the mask teach a model of few patients to shrink from its box, which cost one
-        glioma of four 0.2 of its Dice (Testing/Benchmarks/README.md).
+        propagation asks; ``tight_boxes`` with the edges of the slice's own mask; the other samples have a box as users
+        draw it around that mask. Boxes that are larger than the mask teach a model of few patients to shrink from its
+        box, which cost one glioma of four 0.2 of its Dice (Testing/Benchmarks/README.md).
     :param variants: of each slice, plain one included, whose embeddings are kept on disk (depth decoder).
     :param rank: of the adapter's matrices.
     :param train_decoder: whether the depth adapter trains the mask decoder as well.
@@ -56,6 +56,7 @@ class Recipe:
     warmup: float = 0.05
     gradient_norm: float = 1.0
     samples_per_epoch: int = 0
+    tight_boxes: float = 0.0
     region_boxes: float = 0.0
     neighbor_boxes: float = 0.0
     variants: int = 3
@@ -93,7 +94,7 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a finite number.")
         if not self.strengths or not all(0 < strength <= 1 for strength in self.strengths):
             raise ValueError(f"The strengths {self.strengths} are wrong: give at least one above 0, at most 1.")
-        shares = (self.region_boxes, self.neighbor_boxes)
+        shares = (self.tight_boxes, self.region_boxes, self.neighbor_boxes)
         if not 0 <= min(shares) <= sum(shares) <= 1:
             raise ValueError(f"The shares of boxes {shares} are wrong: give 0 or more each, together at most 1.")
         if not 0 <= self.warmup < 1:
@@ -107,7 +108,15 @@ class Recipe:
         learning rate and batch (train_one_gpu.py, branch LiteMedSAM).
         """
         defaults: dict[str, dict[str, Any]] = {
-            "decoder": {"epochs": 6, "patience": 3},
+            "decoder": {
+                "epochs": 3,
+                "batch": 4,
+                "learning_rate": 3e-5,
+                "tight_boxes": 1.0,
+                "variants": 1,
+                "strengths": (1.0,),
+                "validated_slices": 16,
+            },
             "adapter": {"learning_rate": 2e-4, "batch": 4},
             "full": {"learning_rate": 5e-5, "batch": 4},
         }

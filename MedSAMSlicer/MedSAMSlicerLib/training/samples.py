@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from MedSAMSlicerLib.inference.recipes import Recipe as Preprocessing
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.training.boxes import drawn_box, widened_box
+from MedSAMSlicerLib.training.boxes import drawn_box, tight_box, widened_box
 from MedSAMSlicerLib.training.embeddings import EmbeddingFiles, read_embedding
 from MedSAMSlicerLib.training.outlines import Outline, Outlines
 from MedSAMSlicerLib.training.recipe import Recipe
@@ -90,11 +90,13 @@ class Samples:
         kind = random.random()
         if kind < recipe.region_boxes:
             edges = variation.of_box(outline.region, outline.size)
-        elif kind < recipe.region_boxes + recipe.neighbor_boxes and outline.neighbors:
+        elif (kind := kind - recipe.region_boxes) < recipe.neighbor_boxes and outline.neighbors:
             neighbor = outline.neighbors[random.integers(len(outline.neighbors))]
             edges = variation.of_box(neighbor, outline.size)
             if edges is not None:
                 return widened_box(edges, outline.size, random)
+        elif 0 <= kind - recipe.neighbor_boxes < recipe.tight_boxes:
+            return tight_box(cast(Box, bounds(mask)))
         return drawn_box(edges or cast(Box, bounds(mask)), outline.size, random)
 
     def image(self, sample: Sample) -> np.ndarray:

@@ -64,7 +64,8 @@ class Validation:
             [thinned(structure, recipe.validated_slices) for structure in spread(cases, _share(cases, folds, recipe))]
             for cases in folds
         ]
-        self._known = spread(known, recipe.guarded_structures)
+        guarded = spread(known, recipe.guarded_structures)
+        self._known = [thinned(structure, recipe.validated_slices) for structure in guarded]
         self._recipe, self._team = recipe, team
         self._embeddings, self._between = embeddings, between
         self._base = base
