@@ -3,8 +3,7 @@
 Real patients, ``<patient>_<sequence>_image.*`` and ``<patient>_<sequence>_label.*``, one sequence at a time. The site
 trains as its users would, with `training.fine_tuning`, which may decline; then base and tuned model segment the patient
 who was left out from a box on one slice, from one 3-D box, and from a box per slice, and the sample cases, which are of
-the old kind. It has not been run from end to end yet (README.md tells what was measured instead). In the environment of
-the tests:
+the old kind. In the environment of the tests:
 
     python Testing/Benchmarks/site_training.py --data FOLDER [--sequence t1c flair] [--patients 1 2 3] [--every 3]
         [--folder WORK] [OPTION=VALUE ...]

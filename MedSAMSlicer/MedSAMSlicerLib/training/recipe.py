@@ -104,8 +104,10 @@ class Recipe:
     def of_depth(cls, depth: str, **changes: Any) -> Recipe:
         """Return the recipe of a depth, with changes to its defaults.
 
-        The depth decoder has few epochs, as each fold goes through all of them. The depth full takes LiteMedSAM's own
-        learning rate and batch (train_one_gpu.py, branch LiteMedSAM).
+        The depth decoder has few epochs, as each fold goes through all of them, small steps and tight boxes: of what
+        was tried on few patients this gained where something was to be gained, and cost no kind of box more than 0.001
+        (Testing/Benchmarks/README.md). The depth full takes LiteMedSAM's own learning rate and batch
+        (train_one_gpu.py, branch LiteMedSAM).
         """
         defaults: dict[str, dict[str, Any]] = {
             "decoder": {

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from MedSAMSlicerLib.dataset.case import LoadedCase
+from MedSAMSlicerLib.evaluation.bootstrap import paired_difference
 from MedSAMSlicerLib.evaluation.response import BoxResponse, box_response
 from MedSAMSlicerLib.evaluation.scores import PER_SLICE, Score, score_case, stack_of
 from MedSAMSlicerLib.inference.predictor import Predictor
@@ -120,9 +121,11 @@ class Validation:
     def objection(self, figures: dict[str, Any], model: Network) -> str:
         """Say why a model can't be the best, whatever its score; empty if it can.
 
-        A patient who was held out loses more than the recipe's tolerance. Or it has forgotten what the base model
-        could: its Dice on the sample cases, from one 3-D box or from a box per slice, fell by more than the recipe's
-        tolerance. Or it is deaf to its box: the response is less than the recipe's share of the base model's.
+        A patient who was held out loses more than the recipe's tolerance. Or the gain may be chance: the 95 % interval
+        of its mean over the patients reaches below 0, so that of few patients nobody may lose. Or it has forgotten what
+        the base model could: its Dice on the sample cases, from one 3-D box or from a box per slice, fell by more than
+        the recipe's tolerance. Or it is deaf to its box: the response is less than the recipe's share of the base
+        model's.
 
         :param figures: of the folds' models, see `figures`; ``model`` the one that is made of them.
         """
@@ -130,6 +133,8 @@ class Validation:
         worst = min(scores, key=lambda patient: figures["patients"][patient] - scores[patient])
         if figures["patients"][worst] < scores[worst] - recipe.patient_tolerance:
             return f"loses on {worst}: score {figures['patients'][worst]:.3f}, base model {scores[worst]:.3f}"
+        if paired_difference(*([each[name] for name in scores] for each in (scores, figures["patients"]))).lower < 0:
+            return "the gain may be chance"
         now, before = self._standing(model), self._standing_of_base
         for box, dice in before.strengths.items():
             if now.strengths[box] < dice - recipe.guard_tolerance:
