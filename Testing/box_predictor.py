@@ -10,7 +10,7 @@ import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import Window
-from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 
 @dataclass(frozen=True)

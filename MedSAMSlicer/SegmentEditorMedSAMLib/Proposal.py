@@ -31,7 +31,7 @@ class Proposal:
         self.image.GetPointData().SetScalars(numpy_to_vtk(self.mask.ravel()))
         # Whether the whole range is there, not only the slices that boxes were drawn in.
         self.propagated = False
-        # What the user should know of the range beyond its masks, an Outcome of `MedSAMSlicerLib.volume.steps`.
+        # What the user should know of the range beyond its masks, an Outcome of `MedSAMSlicerLib.volume.slice_masks`.
         self.outcome = None
         # What the segment told of its origin before the proposal was first accepted.
         self.earlier = None
@@ -69,7 +69,7 @@ class Proposal:
         """Segment the slice of one box, as it will be among the others, and return its SliceMask."""
         from MedSAMSlicerLib.volume.candidates import outline
         from MedSAMSlicerLib.volume.segmentation import segment_structure
-        from MedSAMSlicerLib.volume.steps import soft_dice
+        from MedSAMSlicerLib.volume.slice_masks import soft_dice
 
         stack = self._stackAlong(key.axis)
         *_others, result = segment_structure(stack, {key.index: key.box}, predictor, cache, (key,))
@@ -217,7 +217,7 @@ class Proposal:
 
     def _stackAlong(self, axis):
         """Return the volume cut into slices; made in the thread, as the window takes a look at all voxels."""
-        from MedSAMSlicerLib.volume.stack import SliceStack
+        from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
         if self._stack is None:
             self._stack = SliceStack(self.target.voxels, self.target.spacing, window=self.window)

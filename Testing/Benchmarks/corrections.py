@@ -29,8 +29,8 @@ from MedSAMSlicerLib.volume.geometry import roi_boxes, voxel_box_corners
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.review import review
 from MedSAMSlicerLib.volume.segmentation import segment_structure
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import SliceMask
+from MedSAMSlicerLib.volume.slice_masks import SliceMask
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 Results = dict[int, SliceMask]
 Choice = Callable[[Case, Results, int], float]

@@ -37,7 +37,7 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.store.catalog import ArchiveMember, weights_named
 from MedSAMSlicerLib.store.download import download
 from MedSAMSlicerLib.store.weights import WeightsStore
-from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from reference_models import decode, lite_medsam, sam_vit_b
 from sam2_reference import load_official, sam2_video, with_random_weights
 

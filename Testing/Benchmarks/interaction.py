@@ -33,7 +33,7 @@ from MedSAMSlicerLib.store.weights import WeightsStore
 from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 K, ENLARGED = 2, 4
 SMALL, LARGE = (512, 512, 60), (1024, 1024, 2000)

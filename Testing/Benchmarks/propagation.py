@@ -31,17 +31,17 @@ from MedSAMSlicerLib.inference.predictor import Embedding, Predictor
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.store.folder import replacing, store_folder
-from MedSAMSlicerLib.volume import candidates, path
+from MedSAMSlicerLib.volume import candidates, path_propagation
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Slice
-from MedSAMSlicerLib.volume.extent import propagate_until_end
+from MedSAMSlicerLib.volume.following import propagate_until_end
 from MedSAMSlicerLib.volume.geometry import bounding_box, roi_boxes, voxel_box_corners
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.metrics import agreement
-from MedSAMSlicerLib.volume.path import propagate_path
+from MedSAMSlicerLib.volume.path_propagation import propagate_path
 from MedSAMSlicerLib.volume.propagation import PROPAGATIONS
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Predictor as AnyPredictor
-from MedSAMSlicerLib.volume.steps import SliceMask, collect
+from MedSAMSlicerLib.volume.slice_masks import Predictor as AnyPredictor
+from MedSAMSlicerLib.volume.slice_masks import SliceMask, collect
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 K = 2
 SEED = 2026
@@ -243,7 +243,7 @@ def leave_one_out(cases: list[Case], variants: list[str], predictor: Predictor) 
             for number, (likeness, margin) in enumerate(settings):
                 with (
                     patch.object(candidates, "_LIKENESS_WEIGHT", likeness),
-                    patch.object(path, "_OWN_MARGIN", margin),
+                    patch.object(path_propagation, "_OWN_MARGIN", margin),
                 ):
                     mask = collect(propagate_path(stack, boxes, predictor, cache), stack)
                 dice[number, row, column] = agreement(mask, case.expert, case.volume.spacing).dice

@@ -26,8 +26,8 @@ from MedSAMSlicerLib.store.weights import WeightsStore
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import bounding_box, roi_boxes, voxel_box_corners
 from MedSAMSlicerLib.volume.propagation import propagate_reference
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import collect
+from MedSAMSlicerLib.volume.slice_masks import collect
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from reference_models import bounds_256, decode, lite_medsam
 
 SIDE = 256

@@ -44,7 +44,7 @@ from MedSAMSlicerLib.volume.intensity import resolve_window
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.metrics import agreement
 from MedSAMSlicerLib.volume.segmentation import segment_structure
-from MedSAMSlicerLib.volume.steps import collect
+from MedSAMSlicerLib.volume.slice_masks import collect
 
 ONE_SLICE = "slice box"
 BOXES = (ONE_SLICE, "tight", PER_SLICE)

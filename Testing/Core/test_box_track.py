@@ -9,7 +9,7 @@ import pytest
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.box_track import bounds, moved_boxes, smoothed_boxes
-from MedSAMSlicerLib.volume.steps import SliceMask
+from MedSAMSlicerLib.volume.slice_masks import SliceMask
 
 ROWS, COLUMNS = 48, 64
 # By its outer edges.

@@ -12,7 +12,7 @@ from MedSAMSlicerLib.inference.recipes import RECIPES
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, grown, outline, packed, smaller_boxes
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.steps import Boxes
+from MedSAMSlicerLib.volume.slice_masks import Boxes
 
 ROWS, COLUMNS = 32, 40
 ROI = Box(6, 5, 30, 25)

@@ -25,9 +25,9 @@ from MedSAMSlicerLib.training.samples import Feed, Prepared, Sample, Samples
 from MedSAMSlicerLib.training.trainee import Trainee
 from MedSAMSlicerLib.training.variation import Variation
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
-from MedSAMSlicerLib.volume.path import propagate_path
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import SliceMask
+from MedSAMSlicerLib.volume.path_propagation import propagate_path
+from MedSAMSlicerLib.volume.slice_masks import SliceMask
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's device guards have this name on Linux only")
 

@@ -13,10 +13,10 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder
 from MedSAMSlicerLib.volume.cut_out import cut_out
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
-from MedSAMSlicerLib.volume.extent import follow
+from MedSAMSlicerLib.volume.following import follow
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes
+from MedSAMSlicerLib.volume.slice_masks import Boxes
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 SIDE = 256
 LESION = Box(300, 200, 329, 219)

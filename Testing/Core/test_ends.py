@@ -12,7 +12,7 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.ends import without_ends
-from MedSAMSlicerLib.volume.steps import SliceMask
+from MedSAMSlicerLib.volume.slice_masks import SliceMask
 
 SLICES, ROWS, COLUMNS = 12, 36, 40
 ROI = Box(4, 4, 35, 31)

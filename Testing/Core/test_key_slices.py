@@ -9,9 +9,9 @@ from box_predictor import BoxPredictor, NumberedSlice, Scripted, numbered_stack
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.path import propagate_path, widened_boxes
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask
+from MedSAMSlicerLib.volume.path_propagation import propagate_path, widened_boxes
+from MedSAMSlicerLib.volume.slice_masks import Boxes, Predictor, SliceMask
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 ROWS, COLUMNS, SLICES = 32, 36, 12
 ROI = Box(6, 5, 29, 26)

@@ -12,8 +12,8 @@ from MedSAMSlicerLib.volume.files import read_volume
 from MedSAMSlicerLib.volume.geometry import bounding_box, roi_boxes, voxel_box_corners
 from MedSAMSlicerLib.volume.labels import read_labels
 from MedSAMSlicerLib.volume.segmentation import segment_structure
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import collect
+from MedSAMSlicerLib.volume.slice_masks import collect
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 
 @pytest.fixture(scope="module")

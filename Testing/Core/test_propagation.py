@@ -11,10 +11,10 @@ import pytest
 from box_predictor import BoxPredictor, FilledBoxes, no_features
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.path import propagate_path
+from MedSAMSlicerLib.volume.path_propagation import propagate_path
 from MedSAMSlicerLib.volume.propagation import propagate_reference, propagation_named, segment_each_slice
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import collect
+from MedSAMSlicerLib.volume.slice_masks import collect
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 ROWS, COLUMNS, SLICES = 24, 30, 10
 ROI = Box(3, 4, 12, 9)

@@ -4,7 +4,7 @@ import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.review import review
-from MedSAMSlicerLib.volume.steps import SliceMask
+from MedSAMSlicerLib.volume.slice_masks import SliceMask
 
 
 def slice_mask(index: int, pixels: int, confidence: float) -> SliceMask:

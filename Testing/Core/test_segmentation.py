@@ -12,8 +12,8 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.segmentation import segment_structure
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Outcome, SliceMask
+from MedSAMSlicerLib.volume.slice_masks import Outcome, SliceMask
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 SLICES, SIDE = 10, 40
 ROI = dict.fromkeys(range(2, 8), Box(4, 4, 35, 35))

@@ -13,8 +13,8 @@ from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import bounding_box, slice_of
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.segmentation import segment_structure
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from MedSAMSlicerLib.volume.sparse_mask import SparseMask
-from MedSAMSlicerLib.volume.stack import SliceStack
 
 DIMENSIONS = (9, 11, 7)
 

@@ -12,8 +12,8 @@ from MedSAMSlicerLib.inference.tracking_predictor import TrackingPredictor
 from MedSAMSlicerLib.model import MedSAM2, build_model, layers
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.memory_track import propagate_memory
-from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.memory_propagation import propagate_memory
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from sam2_reference import with_random_weights
 
 

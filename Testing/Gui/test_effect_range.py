@@ -11,7 +11,7 @@ import slicer.util
 
 from effect_editor import FIRST, LAST, SPACING, block, block_slice
 from MedSAMSlicerLib.volume.geometry import plane_axes, slice_of, voxel_box_corners
-from MedSAMSlicerLib.volume.steps import Outcome
+from MedSAMSlicerLib.volume.slice_masks import Outcome
 
 
 @pytest.fixture

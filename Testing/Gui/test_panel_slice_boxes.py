@@ -12,7 +12,7 @@ from geometries import FIRST, LAST
 from MedSAMSlicerLib.mrml.boxes import slice_in_view, structure_boxes
 from MedSAMSlicerLib.mrml.markups import ijk_corners
 from MedSAMSlicerLib.mrml.slice_boxes import has_depth, is_on_slice, slice_of
-from MedSAMSlicerLib.volume.steps import Outcome
+from MedSAMSlicerLib.volume.slice_masks import Outcome
 from panel_user import GEOMETRY, box_mask, is_in_sight
 
 pytestmark = pytest.mark.usefixtures("bright_structure")

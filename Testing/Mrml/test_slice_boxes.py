@@ -24,7 +24,7 @@ from MedSAMSlicerLib.mrml.volumes import ijk_to_world
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.files import Volume
 from MedSAMSlicerLib.volume.geometry import transform_points, voxel_box_corners
-from MedSAMSlicerLib.volume.steps import Outcome
+from MedSAMSlicerLib.volume.slice_masks import Outcome
 
 LOWEST, HIGHEST = (5, 6, 2), (20, 15, 7)
 IN_PLANE = {0: Box(6, 2, 15, 7), 1: Box(5, 2, 20, 7), 2: Box(5, 6, 20, 15)}

@@ -25,9 +25,9 @@ from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.files import Volume, write_labelmap
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.labels import read_labels
-from MedSAMSlicerLib.volume.memory_track import propagate_memory
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import collect
+from MedSAMSlicerLib.volume.memory_propagation import propagate_memory
+from MedSAMSlicerLib.volume.slice_masks import collect
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from tiny_tracker import tiny_file, tiny_tracker
 
 SPACING = (0.8, 0.8, 3.0)

@@ -19,7 +19,7 @@ from MedSAMSlicerLib.mrml.outcomes import told
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.store.pace import remember_pace, seconds_for
 from MedSAMSlicerLib.store.pace import told as told_time
-from MedSAMSlicerLib.volume.steps import Outcome
+from MedSAMSlicerLib.volume.slice_masks import Outcome
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.app.host import Host

@@ -10,7 +10,7 @@ from MedSAMSlicerLib.mrml.task import SegmentationTask, Step
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 
 if TYPE_CHECKING:
-    from MedSAMSlicerLib.volume.steps import Outcome, Predictor
+    from MedSAMSlicerLib.volume.slice_masks import Outcome, Predictor
 
 Load = Callable[[str | None], "Predictor"]
 

@@ -22,8 +22,8 @@ from MedSAMSlicerLib.store.weights import WeightsMissing, WeightsStore
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.segmentation import segment_structure
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import SliceMask
+from MedSAMSlicerLib.volume.slice_masks import SliceMask
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 if TYPE_CHECKING:
     from MedSAMSlicerLib.inference.predictor import Predictor

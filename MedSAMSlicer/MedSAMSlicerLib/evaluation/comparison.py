@@ -15,8 +15,8 @@ from MedSAMSlicerLib.evaluation.verdict import Verdict, judge
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import plane_axes, slice_of
 from MedSAMSlicerLib.volume.metrics import Agreement, agreement
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Predictor
+from MedSAMSlicerLib.volume.slice_masks import Predictor
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 TIGHT = "tight"
 _WORST = 6

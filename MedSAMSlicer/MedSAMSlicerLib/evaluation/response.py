@@ -14,7 +14,7 @@ from MedSAMSlicerLib.evaluation.scores import stack_of
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import slice_of
-from MedSAMSlicerLib.volume.steps import Predictor
+from MedSAMSlicerLib.volume.slice_masks import Predictor
 
 # Pixels: in a smaller structure, half of it is no structure.
 _LEAST_SIDE = 8

@@ -13,8 +13,8 @@ from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import roi_boxes, voxel_box_corners
 from MedSAMSlicerLib.volume.metrics import agreement
 from MedSAMSlicerLib.volume.segmentation import segment_structure
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Predictor, collect
+from MedSAMSlicerLib.volume.slice_masks import Predictor, collect
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 PER_SLICE = "per-slice"
 

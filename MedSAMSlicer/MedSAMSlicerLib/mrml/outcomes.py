@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from MedSAMSlicerLib.volume.steps import Outcome
+from MedSAMSlicerLib.volume.slice_masks import Outcome
 
 
 def told(outcome: Outcome) -> list[str]:

@@ -11,8 +11,8 @@ from MedSAMSlicerLib.mrml.segments import SegmentWriter, union
 from MedSAMSlicerLib.mrml.structure import Structure
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Outcome, SliceMask
+from MedSAMSlicerLib.volume.slice_masks import Outcome, SliceMask
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 
 @dataclass

@@ -11,8 +11,8 @@ from MedSAMSlicerLib.mrml.segments import SegmentWriter
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.box_track import bounds
 from MedSAMSlicerLib.volume.geometry import plane_axes, slice_of
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import SliceMask
+from MedSAMSlicerLib.volume.slice_masks import SliceMask
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 
 class PendingSlices:

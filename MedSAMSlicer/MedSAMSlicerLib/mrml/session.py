@@ -15,7 +15,7 @@ from MedSAMSlicerLib.mrml.task import SegmentationTask, Step
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.review import SliceReview
-from MedSAMSlicerLib.volume.steps import Predictor
+from MedSAMSlicerLib.volume.slice_masks import Predictor
 
 
 class SegmentationSession:

@@ -22,7 +22,7 @@ from MedSAMSlicerLib.volume.geometry import (
     voxel_box_corners,
 )
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 
 @dataclass(frozen=True, eq=False)

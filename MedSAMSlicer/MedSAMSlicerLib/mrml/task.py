@@ -24,8 +24,8 @@ from MedSAMSlicerLib.volume.propagation import check_propagation, propagation_fo
 from MedSAMSlicerLib.volume.provenance import Prompts, run_fields, volume_text
 from MedSAMSlicerLib.volume.review import SliceReview, review
 from MedSAMSlicerLib.volume.segmentation import segment_structure
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Outcome, Predictor, SliceMask, middle_out
+from MedSAMSlicerLib.volume.slice_masks import Outcome, Predictor, SliceMask, middle_out
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 
 class SceneChangedError(RuntimeError):

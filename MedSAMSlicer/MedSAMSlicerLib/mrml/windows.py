@@ -11,7 +11,7 @@ import slicer
 
 from MedSAMSlicerLib.mrml.volumes import voxels
 from MedSAMSlicerLib.volume.intensity import IntensityRange, guess_modality, resolve_window
-from MedSAMSlicerLib.volume.stack import seen_channels
+from MedSAMSlicerLib.volume.slice_stack import seen_channels
 
 _Found = TypeVar("_Found")
 # The last answers of this process; none of them holds a voxel.

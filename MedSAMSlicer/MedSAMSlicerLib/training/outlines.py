@@ -14,7 +14,7 @@ from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.box_track import bounds
 from MedSAMSlicerLib.volume.geometry import slice_of
 from MedSAMSlicerLib.volume.intensity import IntensityRange
-from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.steps import SliceMask
+from MedSAMSlicerLib.volume.slice_masks import SliceMask
 
 # How much sides wander from end to end of the stack, and how far a side of a certain mask, and one of a mask of no
 # confidence, are off: variances, of which only the ratio counts.

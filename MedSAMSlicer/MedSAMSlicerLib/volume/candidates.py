@@ -16,8 +16,8 @@ from MedSAMSlicerLib.volume.box_track import bounds, sides_of
 from MedSAMSlicerLib.volume.cut_out import cut_out
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Slice, Window
 from MedSAMSlicerLib.volume.embedding_model import Features
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor
+from MedSAMSlicerLib.volume.slice_masks import Boxes, Predictor
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 # Smaller boxes have this part of the box's width and height.
 _CORNER_PART = 0.75

@@ -9,8 +9,8 @@ import numpy as np
 
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder, grown
 from MedSAMSlicerLib.volume.intensity_model import intensity_odds
+from MedSAMSlicerLib.volume.slice_masks import SliceMask, soft_dice
 from MedSAMSlicerLib.volume.solution import Likenesses
-from MedSAMSlicerLib.volume.steps import SliceMask, soft_dice
 
 # The structure has ended where the mask agrees less with what looks alike (soft Dice) and its intensities are no more
 # the structure's than those around it (mean log odds): both, as a tight box has no slices to lose.

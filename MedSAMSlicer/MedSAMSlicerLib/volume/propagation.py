@@ -11,10 +11,10 @@ import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.memory_track import propagate_memory, remembers
-from MedSAMSlicerLib.volume.path import propagate_path
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out, soft_dice
+from MedSAMSlicerLib.volume.memory_propagation import propagate_memory, remembers
+from MedSAMSlicerLib.volume.path_propagation import propagate_path
+from MedSAMSlicerLib.volume.slice_masks import Boxes, Predictor, SliceMask, middle_out, soft_dice
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 Propagation = Callable[[SliceStack, Boxes, Predictor, EmbeddingCache], Iterator[SliceMask]]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from MedSAMSlicerLib.volume.steps import SliceMask
+from MedSAMSlicerLib.volume.slice_masks import SliceMask
 
 # A key slice corrects its neighbors too, and less the farther they are: e-fold per this many slices. Chosen on
 # Testing/Benchmarks/corrections.py, see its README.
@@ -18,7 +18,7 @@ class SliceReview:
     """How sure a slice of a segment is.
 
     :param axis: of the slice, 0 = I, 1 = J, 2 = K.
-    :param confidence: from 0 to 1, see `steps.SliceMask`.
+    :param confidence: from 0 to 1, see `slice_masks.SliceMask`.
     :param doubtful: how many of its pixels are expected to be wrong: its size times what its confidence lacks.
     """
 

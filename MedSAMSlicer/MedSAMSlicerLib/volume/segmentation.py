@@ -8,18 +8,18 @@ from dataclasses import replace
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.across import correct_across
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder, outline
+from MedSAMSlicerLib.volume.cross_corrections import correct_across
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
-from MedSAMSlicerLib.volume.extent import propagate_until_end
+from MedSAMSlicerLib.volume.following import propagate_until_end
 from MedSAMSlicerLib.volume.geometry import plane_axes
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.memory_track import propagate_memory
-from MedSAMSlicerLib.volume.path import propagate_path
+from MedSAMSlicerLib.volume.memory_propagation import propagate_memory
+from MedSAMSlicerLib.volume.path_propagation import propagate_path
 from MedSAMSlicerLib.volume.propagation import FOLLOWING, propagation_for, propagation_named
+from MedSAMSlicerLib.volume.slice_masks import Boxes, Outcome, Predictor, SliceMask, soft_dice
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from MedSAMSlicerLib.volume.sparse_mask import SparseMask
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Outcome, Predictor, SliceMask, soft_dice
 
 
 def segment_structure(

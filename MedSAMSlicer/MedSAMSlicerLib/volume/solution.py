@@ -11,7 +11,7 @@ from MedSAMSlicerLib.volume.box_track import bounds
 from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, outline, packed
 from MedSAMSlicerLib.volume.intensity_model import refine
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.steps import SliceMask, soft_dice
+from MedSAMSlicerLib.volume.slice_masks import SliceMask, soft_dice
 from MedSAMSlicerLib.volume.viterbi import best_path
 
 Keys = Mapping[int, KeySlice]

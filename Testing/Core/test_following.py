@@ -13,12 +13,12 @@ from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
-from MedSAMSlicerLib.volume.extent import follow, propagate_until_end
 from MedSAMSlicerLib.volume.files import read_volume
+from MedSAMSlicerLib.volume.following import follow, propagate_until_end
 from MedSAMSlicerLib.volume.geometry import bounding_box
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import collect
+from MedSAMSlicerLib.volume.slice_masks import collect
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 SLICES, SIDE = 20, 48
 FIRST, LAST = 6, 13

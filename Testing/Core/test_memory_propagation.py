@@ -12,8 +12,8 @@ from MedSAMSlicerLib.model import build_model
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.memory_track import propagate_memory
-from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.memory_propagation import propagate_memory
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 AXIS = 2
 

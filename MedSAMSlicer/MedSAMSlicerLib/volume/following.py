@@ -15,10 +15,10 @@ from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.embedding_model import ALIKE, CONFIDENCE_POWER, EmbeddingModel
 from MedSAMSlicerLib.volume.intensity_model import intensity_odds
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.path import Keys, propagate_path
+from MedSAMSlicerLib.volume.path_propagation import Keys, propagate_path
+from MedSAMSlicerLib.volume.slice_masks import Predictor, SliceMask, soft_dice
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from MedSAMSlicerLib.volume.solution import fixed
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Predictor, SliceMask, soft_dice
 from MedSAMSlicerLib.volume.viterbi import agreement
 
 # The structure has ended where the mask's intensities look like what surrounds it (mean log odds), where it does not
@@ -48,8 +48,8 @@ def propagate_until_end(
     """Segment a structure from one slice: follow it to both sides until it ends, then segment what was found as a 3-D
     box.
 
-    Yields the followed slices, which are not final, then all slices from end to end as `path.propagate_path` does with
-    the key slice given.
+    Yields the followed slices, which are not final, then all slices from end to end as
+    `path_propagation.propagate_path` does with the key slice given.
 
     :param key: along the stack's axis, with a box or a mask.
     :param keys: slice index -> further key slices along this axis.

@@ -9,10 +9,10 @@ import pytest
 
 from box_predictor import BoxPredictor, FilledBoxes, Shape
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.across import correct_across
+from MedSAMSlicerLib.volume.cross_corrections import correct_across
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 ROWS, COLUMNS, SLICES = 24, 24, 12
 GOOD, BAD = np.s_[8:16, 8:16], np.s_[8:16, 8:20]

@@ -17,9 +17,9 @@ from MedSAMSlicerLib.volume.box_track import bounds
 from MedSAMSlicerLib.volume.candidates import outline
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.path import Keys, widened_boxes
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out, soft_dice
+from MedSAMSlicerLib.volume.path_propagation import Keys, widened_boxes
+from MedSAMSlicerLib.volume.slice_masks import Boxes, Predictor, SliceMask, middle_out, soft_dice
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 # The structure has ended after so many slices in a row in which nothing was found.
 _EMPTY_RUN = 8
@@ -73,7 +73,7 @@ def propagate_memory(
 
     :param boxes: slice index -> the ROI's box there, which bounds the masks. Without any the structure is followed to
         both sides until it ends; with them, slices beyond its end come with empty masks, without being looked at.
-    :param keys: slice index -> key slice along the stack's axis, see `path.widened_boxes`.
+    :param keys: slice index -> key slice along the stack's axis, see `path_propagation.widened_boxes`.
     :param farthest: slices to either side of the first key slice to which a structure without boxes is followed, None
         for no limit.
     :return: how many bodies were dropped.

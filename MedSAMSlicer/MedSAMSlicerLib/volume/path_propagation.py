@@ -25,9 +25,9 @@ from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.embedding_model import ALIKE, CONFIDENCE_POWER, EmbeddingModel
 from MedSAMSlicerLib.volume.ends import without_ends
 from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.slice_masks import Boxes, Predictor, SliceMask, middle_out, soft_dice
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from MedSAMSlicerLib.volume.solution import Keys, Likenesses, fixed, solve
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Boxes, Predictor, SliceMask, middle_out, soft_dice
 from MedSAMSlicerLib.volume.viterbi import agreement
 
 # What masks have in advance: the official one, as it follows from its neighbor, that of the smoothed box, as it follows

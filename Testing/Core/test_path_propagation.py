@@ -15,9 +15,9 @@ from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.files import read_volume
 from MedSAMSlicerLib.volume.geometry import bounding_box
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.path import propagate_path
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import SliceMask, collect
+from MedSAMSlicerLib.volume.path_propagation import propagate_path
+from MedSAMSlicerLib.volume.slice_masks import SliceMask, collect
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 ROWS, COLUMNS, SLICES = 32, 32, 9
 ROI = Box(4, 4, 27, 27)

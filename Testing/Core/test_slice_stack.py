@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from MedSAMSlicerLib.volume.intensity import resolve_window
-from MedSAMSlicerLib.volume.stack import SliceStack
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 
 @pytest.mark.parametrize(("axis", "numpy_axis"), [("i", 2), ("j", 1), ("k", 0)])

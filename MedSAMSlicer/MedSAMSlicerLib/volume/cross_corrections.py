@@ -12,8 +12,8 @@ from MedSAMSlicerLib.volume.candidates import CandidateDecoder, outline
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.intensity_model import refine
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.stack import SliceStack
-from MedSAMSlicerLib.volume.steps import Predictor
+from MedSAMSlicerLib.volume.slice_masks import Predictor
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from MedSAMSlicerLib.volume.viterbi import agreement
 
 
