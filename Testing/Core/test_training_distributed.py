@@ -45,7 +45,7 @@ def launched(folder: Path, *program: str) -> subprocess.Popen:
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
     )
 
 

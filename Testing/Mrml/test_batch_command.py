@@ -147,7 +147,7 @@ def test_torchrun_itself_starts_two_processes_that_share_the_table(table, simple
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = ["-m", "MedSAMSlicerLib", "segment", f"--batch={path}", f"--model={model}", "--device=cpu"]
     environment = os.environ | {"PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([*launcher, *arguments], env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run([*launcher, *arguments], env=environment, capture_output=True, encoding="utf-8", check=False)
     assert run.returncode == 0, run.stderr
     lines = [json.loads(line) for line in run.stdout.splitlines()]
     assert sorted((line["row"], line["state"]) for line in lines) == [(row, "done") for row in range(1, 5)]
