@@ -38,8 +38,10 @@ def read_torch() -> None:
     A call through ctypes lets Python's other threads run, so that Slicer stays responsive. On Windows torch does so
     itself.
     """
+    if "torch" in sys.modules or os.name == "nt":
+        return
     torch = importlib.util.find_spec("torch")
-    if "torch" in sys.modules or os.name == "nt" or torch is None or torch.origin is None:
+    if torch is None or torch.origin is None:
         return
     libraries = Path(torch.origin).parent / "lib"
     open_library = ctypes.CDLL(None).dlopen

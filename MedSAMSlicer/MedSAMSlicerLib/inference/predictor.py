@@ -21,10 +21,10 @@ from MedSAMSlicerLib.prompts import Box
 # Boxes that are decoded in one batch; each takes 16 MiB on a CPU and 30 MiB on a GPU.
 _BOXES_ON_CPU = 16
 _BOXES_ON_GPU = 64
-# Slices that a GPU encodes in one batch at most: more of them keep the next box waiting for longer than it takes to
-# score a slice. Each takes 160 MiB meanwhile; and the part of the memory that embeddings may take.
-_AHEAD = 4
-_MEMORY_PER_SLICE = 512 << 20
+# Slices that a GPU encodes in one batch at most: more of them would keep the next box waiting for longer than it takes
+# to score a slice. What each is reckoned with, in bytes: a guess on the safe side, never measured on a GPU.
+_AHEAD, _MEMORY_PER_SLICE = 4, 512 << 20
+# Embeddings may take one part in so many of the memory that is free once the model is there.
 _EMBEDDINGS_PART = 4
 
 
