@@ -319,8 +319,7 @@ def test_a_folder_of_a_run_with_other_settings_or_cases_is_refused(finished):
 
 
 def test_a_run_that_is_done_is_not_done_again(finished):
-    before = (finished / "tuned.run" / "log.jsonl").read_bytes()
-    states = []
+    before, states = (finished / "tuned.run" / "log.jsonl").read_bytes(), []
     fine_tune(job_in(finished), lambda progress: states.append(progress.state))
     assert "training" not in states
     assert (finished / "tuned.run" / "log.jsonl").read_bytes() == before
