@@ -46,6 +46,16 @@ class Threshold(BoxPredictor):
         return FilledBoxes(np.where(found, bright, filled.probabilities), filled.iou).within(window)
 
 
+class Leaking(Threshold):
+    """Takes a box for the structure where less than a fifth of it is bright."""
+
+    def decode(self, embedding: Pixels, boxes: Sequence[Box], window: Window | None = None) -> FilledBoxes:
+        filled, bright = BoxPredictor.decode(self, embedding, boxes), super().decode(embedding, boxes)
+        little = bright.probabilities.sum(axis=(1, 2)) < 0.2 * filled.probabilities.sum(axis=(1, 2))
+        masks = np.where(little[:, None, None], filled.probabilities, bright.probabilities)
+        return FilledBoxes(masks, filled.iou).within(window)
+
+
 @pytest.fixture
 def a_ball() -> np.ndarray:
     """A bright ball in a darker volume: slices 6 to 13."""
@@ -75,6 +85,21 @@ def test_a_structure_that_runs_out_of_the_volume_is_followed_to_its_border(a_bal
     stack = SliceStack(a_ball[8:12], (1.0, 1.0, 3.0), axis="k", window="full")
     results = follow(stack, the_key(a_ball[8:12], 1), Threshold(), EmbeddingCache())
     assert sorted(result.index for result in results) == [0, 1, 2, 3]
+
+
+def test_a_structure_that_narrows_at_once_is_followed_though_the_masks_of_wider_boxes_leak():
+    k, j, i = np.mgrid[:SLICES, :SIDE, :SIDE]
+    distance, narrow = np.hypot(j - 24, i - 22), (k > 10) & (k < 14)
+    # The rim of what leaks stands out as well as that of the structure, and it is as large as its neighbor.
+    around = np.where(narrow & (distance > 12), 128, 60)
+    inside = np.where(narrow, distance <= 6, (distance <= 12) & (k > 5) & (k < 11))
+    volume = np.where(inside, np.where(narrow, 130, 200), around).astype(np.uint8)
+    # So that the window leaves all as it is.
+    volume[0, 0, :2] = 0, 255
+    stack = SliceStack(volume, (1.0, 1.0, 3.0), axis="k", window="full")
+    results = {each.index: each.mask for each in follow(stack, the_key(volume), Leaking(), EmbeddingCache())}
+    assert sorted(results) == list(range(FIRST, LAST + 1))
+    np.testing.assert_array_equal(results[LAST], volume[LAST] > 128)
 
 
 def test_a_painted_slice_is_followed_as_well(a_ball):

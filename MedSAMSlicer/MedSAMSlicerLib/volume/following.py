@@ -21,11 +21,10 @@ from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from MedSAMSlicerLib.volume.solution import fixed
 from MedSAMSlicerLib.volume.viterbi import agreement
 
-# The structure has ended where the mask's intensities look like what surrounds it (mean log odds), where it does not
-# look like the structure to the image encoder (soft Dice), where the mask jumps to something else (Dice with its
-# neighbor), and where little is left of it (part of its largest area). Testing/Benchmarks/README.md tells how wide the
-# choice is.
-_LEAST_ODDS, _LEAST_LIKENESS, _LEAST_OVERLAP, _LEAST_AREA = -1.0, 0.25, 0.25, 0.05
+# The structure has ended where every mask's intensities look like what surrounds it (mean log odds), or it does not
+# look like the structure to the image encoder (soft Dice), or it jumps to something else (Dice with its neighbor), or
+# little is left of it (part of its largest area). Testing/Benchmarks/README.md tells how wide the choice is.
+_LEAST_ODDS, _LEAST_LIKENESS, _LEAST_OVERLAP, _LEAST_AREA = -1.0, 0.25, 0.25, 0.02
 # From slice to slice a box is tried as it is and larger or smaller by these parts on every side.
 _STEPS = (0.0, 0.1, -0.1, -0.2)
 # A mask may grow by this part of its size from slice to slice, or as far as these are apart; the final box is as
@@ -70,8 +69,8 @@ def follow(
 ) -> Iterator[SliceMask]:
     """Follow a structure slice by slice from a key slice, first upward, then downward, until it ends.
 
-    Every slice is prompted with boxes around its neighbor's mask; the mask that is stable, well set off and overlaps
-    the neighbor's best is carried on.
+    Every slice is prompted with boxes around its neighbor's mask; of the masks that may still be the structure, the one
+    that is stable, well set off and overlaps the neighbor's best is carried on.
     """
     rows, columns = stack.shape
     whole = Box(0, 0, columns - 1, rows - 1)
@@ -100,15 +99,17 @@ def follow(
         mask, index = first, key.index + step
         while 0 <= index < len(stack) and abs(index - key.index) <= farthest:
             decoder = decoder_of(index)
-            candidates, choice, likeness = _next(decoder, model, mask, index, stack)
+            candidates, score, likeness = _next(decoder, model, mask, index, stack)
+            typical, least_area = odds(decoder.images[index]), _LEAST_AREA * largest
+            still = [
+                number
+                for number, found in enumerate(candidates.masks)
+                if _still(found, mask, least_area, typical, likeness)
+            ]
+            if not still:
+                break
+            choice = max(still, key=score.__getitem__)
             found = candidates.masks[choice]
-            overlap = 2 * (found & mask).sum() / max(found.sum() + mask.sum(), 1)
-            if overlap < _LEAST_OVERLAP or found.sum() < _LEAST_AREA * largest:
-                break
-            if odds(decoder.images[index][found]).mean() < _LEAST_ODDS:
-                break
-            if likeness is not None and soft_dice(likeness, found) < _LEAST_LIKENESS:
-                break
             largest = max(largest, int(found.sum()))
             confidence = soft_dice(candidates.probabilities[choice], found)
             model.learn(index, found, confidence**CONFIDENCE_POWER)
@@ -121,10 +122,10 @@ def follow(
 
 def _next(
     decoder: CandidateDecoder, model: EmbeddingModel, mask: np.ndarray, index: int, stack: SliceStack
-) -> tuple[Candidates, int, np.ndarray | None]:
-    """Decode a slice from boxes around its neighbor's mask and what looks alike, and choose.
+) -> tuple[Candidates, np.ndarray, np.ndarray | None]:
+    """Decode a slice from boxes around its neighbor's mask and what looks alike.
 
-    :return: the candidates, where the structure may be; the choice; and the likeness there, if there is one.
+    :return: the candidates, where the structure may be; how good each is, (N,); and the likeness there, if any.
     """
     edges = bounds(mask)
     assert edges is not None
@@ -143,7 +144,26 @@ def _next(
     candidates = replace(candidates, probabilities=candidates.probabilities * reach)
     judged = candidates if likeness is None else candidates.like(likeness)
     score = judged.score + agreement(candidates.masks, mask[None])[:, 0]
-    return candidates, int(score.argmax()), likeness
+    return candidates, score, likeness
+
+
+def _still(
+    found: np.ndarray, neighbor: np.ndarray, least_area: float, typical: np.ndarray, likeness: np.ndarray | None
+) -> bool:
+    """Tell whether a mask may still be the structure.
+
+    :param found: bool (h, w), as that of its neighbor.
+    :param typical: log odds of every pixel's intensity, (h, w).
+    :param likeness: of every pixel, (h, w), if there is one.
+    """
+    area = np.count_nonzero(found)
+    if not area or area < least_area:
+        return False
+    if 2 * np.count_nonzero(found & neighbor) < _LEAST_OVERLAP * (area + np.count_nonzero(neighbor)):
+        return False
+    if typical[found].mean() < _LEAST_ODDS:
+        return False
+    return likeness is None or soft_dice(likeness, found) >= _LEAST_LIKENESS
 
 
 def _scaled(edges: Box, part: float, least: float, gap: int, shape: tuple[int, int]) -> Box:
