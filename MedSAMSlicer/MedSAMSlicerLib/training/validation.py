@@ -102,7 +102,9 @@ class Validation:
             f"validation_{name}": float(np.mean([means[name] for means in patients.values()])) for name in _FIGURES
         }
         each = {patient: (means["dice"] + means["slice_dice"]) / 2 for patient, means in patients.items()}
-        by_box = {box: {patient: means[name] for patient, means in patients.items()} for box, name in _FOUND_FROM.items()}
+        by_box = {
+            box: {patient: means[name] for patient, means in patients.items()} for box, name in _FOUND_FROM.items()
+        }
         score = float(np.mean(list(each.values())))
         return {**figures, "validation_score": score, "patients": each, "patients_dice": by_box}
 
