@@ -35,20 +35,34 @@ def objection(
     monkeypatch: pytest.MonkeyPatch,
     *,
     scores: tuple[float, float] = (0.7, 0.7),
+    slice_scores: tuple[float, float] = (0.7, 0.7),
     strengths: tuple[float, float] = (0.8, 0.8),
     slice_strengths: tuple[float, float] = (0.8, 0.8),
     responses: tuple[BoxResponse, BoxResponse] = (BoxResponse(0.6, 0.5), BoxResponse(0.6, 0.5)),
 ) -> str:
-    """Judge a model whose figures are written down: the tuned one's first, then the base model's."""
+    """Judge a model whose figures are written down: the tuned one's first, then the base model's.
+
+    :param scores: of the two patients from one 3-D box, ``slice_scores`` from a box per slice; those of the base model
+        are 0.6 and 0.7.
+    """
     answers = iter(responses)
     figures = ({"dice": dice, "slice_dice": other} for dice, other in zip(strengths, slice_strengths, strict=True))
     monkeypatch.setattr(Validation, "scored", lambda self, model, structures: next(figures))
     monkeypatch.setattr(validation_module, "box_response", lambda *arguments: next(answers))
     recipe = Recipe(guard_tolerance=0.05, least_response=0.5)
     validation = Validation([cases], build_model("tiny"), recipe, ALONE, cases[:1], None)
-    validation.before = {"patients": {"P0001": 0.6, "P0002": 0.7}}
-    measured = {"patients": dict(zip(("P0001", "P0002"), scores, strict=True))}
-    return validation.objection(measured, build_model("tiny"))
+    validation.before = figures_of((0.6, 0.7), (0.6, 0.7))
+    return validation.objection(figures_of(scores, slice_scores), build_model("tiny"))
+
+
+def figures_of(dice: tuple[float, float], slice_dice: tuple[float, float]) -> dict:
+    """Write down what two patients have from both kinds of boxes."""
+    names = ("P0001", "P0002")
+    by_box = {"one 3-D box": dice, "a box per slice": slice_dice}
+    return {
+        "patients": {name: sum(pair) / 2 for name, *pair in zip(names, dice, slice_dice, strict=True)},
+        "patients_dice": {box: dict(zip(names, figures, strict=True)) for box, figures in by_box.items()},
+    }
 
 
 def test_a_model_that_is_as_good_as_its_base_is_accepted(cases, monkeypatch):
@@ -57,12 +71,19 @@ def test_a_model_that_is_as_good_as_its_base_is_accepted(cases, monkeypatch):
 
 
 def test_a_model_that_loses_on_one_patient_is_refused_however_much_the_others_gain(cases, monkeypatch):
-    assert objection(cases, monkeypatch, scores=(0.9, 0.675)) == "loses on P0002: score 0.675, base model 0.700"
+    text = "loses on P0002: Dice from {} 0.675, base model 0.700"
+    assert objection(cases, monkeypatch, scores=(0.9, 0.675)) == text.format("one 3-D box")
+    assert objection(cases, monkeypatch, slice_scores=(0.9, 0.675)) == text.format("a box per slice")
+
+
+def test_what_is_gained_from_a_box_per_slice_does_not_outweigh_a_loss_from_one_3d_box(cases, monkeypatch):
+    text = objection(cases, monkeypatch, scores=(0.595, 0.695), slice_scores=(0.8, 0.8))
+    assert text == "loses: mean Dice from one 3-D box 0.645, base model 0.650"
 
 
 def test_a_gain_of_few_patients_counts_only_if_none_of_them_loses(cases, monkeypatch):
     assert objection(cases, monkeypatch, scores=(0.65, 0.71)) == ""
-    assert objection(cases, monkeypatch, scores=(0.9, 0.699)) == "the gain may be chance"
+    assert objection(cases, monkeypatch, scores=(0.9, 0.69), slice_scores=(0.9, 0.7)) == "the gain may be chance"
 
 
 def test_a_model_that_has_forgotten_more_than_the_tolerance_from_either_kind_of_box_is_refused(cases, monkeypatch):

@@ -18,7 +18,7 @@ Figures = dict[str, Any]
 
 def anonymous(figures: Figures) -> Figures:
     """Return figures without those of single patients."""
-    return {name: figure for name, figure in figures.items() if name != "patients"}
+    return {name: figure for name, figure in figures.items() if name not in ("patients", "patients_dice")}
 
 
 def gained(before: Figures, after: Figures) -> Difference:

@@ -85,7 +85,7 @@ class Validation:
         """Measure the mean Dice and surface Dice (2 mm) from one tight 3-D box, and the Dice from a box per slice.
 
         The score is the mean of both Dices: of few structures, the propagation of one 3-D box alone says too little.
-        Each patient counts the same; ``patients`` has their scores.
+        Each patient counts the same; ``patients`` has their scores, ``patients_dice`` their Dice by kind of box.
 
         :param model_of: gives the model of a fold, prepared for inference by this.
         """
@@ -102,7 +102,11 @@ class Validation:
             f"validation_{name}": float(np.mean([means[name] for means in patients.values()])) for name in _FIGURES
         }
         each = {patient: (means["dice"] + means["slice_dice"]) / 2 for patient, means in patients.items()}
-        return {**figures, "validation_score": float(np.mean(list(each.values()))), "patients": each}
+        by_box = {
+            box: {patient: means[name] for patient, means in patients.items()} for box, name in _FOUND_FROM.items()
+        }
+        score = float(np.mean(list(each.values())))
+        return {**figures, "validation_score": score, "patients": each, "patients_dice": by_box}
 
     def scored(self, model: Network, structures: Sequence[LoadedCase]) -> dict[str, float]:
         """Segment structures: mean ``dice``, ``surface_dice`` and ``slice_dice``; the processes share the work."""
@@ -121,18 +125,24 @@ class Validation:
     def objection(self, figures: dict[str, Any], model: Network) -> str:
         """Say why a model can't be the best, whatever its score; empty if it can.
 
-        A patient who was held out loses more than the recipe's tolerance. Or the gain may be chance: the 95 % interval
-        of its mean over the patients reaches below 0, so that of few patients nobody may lose. Or it has forgotten what
-        the base model could: its Dice on the sample cases, from one 3-D box or from a box per slice, fell by more than
-        the recipe's tolerance. Or it is deaf to its box: the response is less than the recipe's share of the base
-        model's.
+        From one 3-D box or from a box per slice, a patient who was held out loses more than the recipe's tolerance, or
+        all of them lose on average: what is gained from one kind of box is no use to whoever draws the other. Or the
+        gain may be chance: the 95 % interval of the mean score over the patients reaches below 0, so that of few
+        patients nobody may lose. Or it has forgotten what the base model could: its Dice on the sample cases fell by
+        more than the recipe's tolerance. Or it is deaf to its box: the response is less than the recipe's share of the
+        base model's.
 
         :param figures: of the folds' models, see `figures`; ``model`` the one that is made of them.
         """
         recipe, scores = self._recipe, self.before["patients"]
-        worst = min(scores, key=lambda patient: figures["patients"][patient] - scores[patient])
-        if figures["patients"][worst] < scores[worst] - recipe.patient_tolerance:
-            return f"loses on {worst}: score {figures['patients'][worst]:.3f}, base model {scores[worst]:.3f}"
+        for box, known in self.before["patients_dice"].items():
+            found = figures["patients_dice"][box]
+            worst = min(known, key=lambda patient: found[patient] - known[patient])
+            if found[worst] < known[worst] - recipe.patient_tolerance:
+                return f"loses on {worst}: Dice from {box} {found[worst]:.3f}, base model {known[worst]:.3f}"
+            mean, mean_before = (float(np.mean(list(each.values()))) for each in (found, known))
+            if mean < mean_before:
+                return f"loses: mean Dice from {box} {mean:.3f}, base model {mean_before:.3f}"
         if paired_difference(*([each[name] for name in scores] for each in (scores, figures["patients"]))).lower < 0:
             return "the gain may be chance"
         now, before = self._standing(model), self._standing_of_base
