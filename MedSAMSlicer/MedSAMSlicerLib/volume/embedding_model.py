@@ -87,7 +87,11 @@ class EmbeddingModel:
     ) -> EmbeddingModel:
         """Return a model that has seen further slices and learned further masks; this one stays as it is."""
         other = copy.copy(self)
-        other._slices, other._learned, other._total = dict(self._slices), dict(self._learned), copy.deepcopy(self._total)
+        other._slices, other._learned, other._total = (
+            dict(self._slices),
+            dict(self._learned),
+            copy.deepcopy(self._total),
+        )
         for index, (features, box) in seen.items():
             other.see(index, features, box)
         for index, mask in masks.items():
