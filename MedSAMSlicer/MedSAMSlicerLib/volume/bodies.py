@@ -61,9 +61,34 @@ def _of(labels: np.ndarray, kept: Collection[int]) -> np.ndarray:
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
     """Keep the largest connected part of a mask, bool (rows, columns)."""
-    labels = _labels(mask, 0)
-    sizes = np.bincount(labels[mask], minlength=2)
-    return mask & (labels == sizes.argmax())
+    # By runs of pixels, of which there are few; all rows are one, with an empty pixel between them.
+    rows, columns = mask.shape
+    pitch = columns + 1
+    flat = np.zeros(rows * pitch + 1, dtype=bool)
+    flat[1:].reshape(rows, pitch)[:, :columns] = mask
+    starts, stops = np.flatnonzero(flat[1:] != flat[:-1]).reshape(-1, 2).T
+    # A run touches those of the next row from `first` to before `last`, by an edge or a corner.
+    first, last = np.searchsorted(stops, starts + pitch - 1, "right"), np.searchsorted(starts, stops + pitch + 1)
+    parts = list(range(len(starts)))
+    for run, (low, high) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+        for other in range(low, high):
+            a, b = _root(parts, run), _root(parts, other)
+            parts[max(a, b)] = min(a, b)
+    roots = [_root(parts, run) for run in parts]
+    if len(set(roots)) < 2:
+        return mask
+    largest = np.bincount(roots, weights=stops - starts).argmax()
+    flat[:] = False
+    for start, stop in zip(starts[roots == largest], stops[roots == largest], strict=True):
+        flat[1 + start : 1 + stop] = True
+    return flat[1:].reshape(rows, pitch)[:, :columns].copy()
+
+
+def _root(parts: list[int], part: int) -> int:
+    """Find the number of a part's tree (union-find), and shorten the way to it."""
+    while parts[part] != part:
+        parts[part] = part = parts[parts[part]]
+    return part
 
 
 def _labels(masks: np.ndarray, gap: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from MedSAMSlicerLib.volume.box_track import bounds, sides_of
 from MedSAMSlicerLib.volume.cut_out import cut_out
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Slice, Window
 from MedSAMSlicerLib.volume.embedding_model import Features
+from MedSAMSlicerLib.volume.packed_masks import bits, packed
 from MedSAMSlicerLib.volume.slice_masks import Boxes, Predictor
 from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
@@ -86,7 +87,7 @@ class Candidates:
         whole, flat = likeness.sum(), likeness.reshape(-1)
         # One after the other, as numbers take four times the room of booleans.
         shared = np.array([flat @ mask.reshape(-1).astype(flat.dtype) for mask in self.masks], dtype=float)
-        fits = 2 * shared / np.maximum(whole + _bits(self.packed), 1e-6)
+        fits = 2 * shared / np.maximum(whole + bits(self.packed), 1e-6)
         return self.better_by(_LIKENESS_WEIGHT * np.log(fits + _LEAST_LIKENESS))
 
     def __add__(self, others: Candidates) -> Candidates:
@@ -313,28 +314,6 @@ def smaller_boxes(box: Box) -> list[Box]:
         x0, y0 = box.x0 + left * width * (1 - part), box.y0 + top * height * (1 - part)
         boxes.append(Box(x0, y0, x0 + width * part, y0 + height * part))
     return boxes
-
-
-def packed(masks: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Turn N masks, bool (h, w), into bits, of which it takes little time to count what two share: uint64 (N, n)."""
-    numbers = np.zeros((len(masks), -(-masks[0].size // 64)), dtype=np.uint64)
-    for row, mask in zip(numbers.view(np.uint8), masks, strict=True):
-        row[: -(-mask.size // 8)] = np.packbits(mask)
-    return numbers
-
-
-def dice(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Compute the Dice similarity coefficient of N masks with M others, all `packed`: (N, M)."""
-    shared = np.array([_bits(mask & others) for mask in masks])
-    return 2 * shared / np.maximum(_bits(masks)[:, None] + _bits(others), 1)
-
-
-def _bits(numbers: np.ndarray) -> np.ndarray:
-    """Count the bits of each row of whole numbers, uint64 (N, n): (N,)."""
-    if hasattr(np, "bitwise_count"):
-        return np.bitwise_count(numbers).sum(axis=1, dtype=np.int64)
-    # NumPy before 2.0 can't count them, but Python does.
-    return np.array([int.from_bytes(row.tobytes(), "little").bit_count() for row in numbers], dtype=np.int64)
 
 
 def _frame(boxes: Sequence[Box], shape: tuple[int, int]) -> Window:

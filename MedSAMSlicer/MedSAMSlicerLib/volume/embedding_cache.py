@@ -18,8 +18,8 @@ from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 # Rows and columns of a slice.
 Window = tuple[slice, slice]
 
-# Probabilities below this are kept as 0.
-_LEAST = 0.01
+# Probabilities below this are kept as 0, others in as many parts of 1.
+_LEAST, _WHOLE = 0.01, 1 << 15
 
 
 class Embedding(Protocol):
@@ -175,8 +175,8 @@ class EmbeddingCache:
         :param window: rows and columns that are asked for; by default all of an array.
         :param following: the slices that are likely to be asked for next, in order. Where the predictor's device
             computes beside the caller, the first of them begin to be encoded when the masks are there.
-        :return: probabilities, float32 (N, h, w) in the window, of half precision and 0 where they are below 0.01; and
-            the model's own estimate of each mask's IoU, float32 (N,).
+        :return: probabilities, float32 (N, h, w) in the window, rounded to 1/32768 and 0 where they are below 0.01;
+            and the model's own estimate of each mask's IoU, float32 (N,).
         """
         seen = image if isinstance(image, Slice) else Slice(predictor, lambda: image)
         if window is None:
@@ -281,12 +281,12 @@ class _Mask:
     """The probabilities of a mask where they are not 0, and its estimated IoU.
 
     :param place: of the probabilities in the slice.
-    :param halves: the bits of their half precision, uint16.
+    :param codes: the probabilities in parts of `_WHOLE`, uint16.
     :param window: part of the slice that the mask was decoded in; beyond it nothing is known.
     """
 
     place: Window
-    halves: np.ndarray
+    codes: np.ndarray
     iou: float
     window: Window
 
@@ -298,10 +298,11 @@ class _Mask:
         if not rows.size:
             return cls(np.s_[0:0, 0:0], np.zeros((0, 0), dtype=np.uint16), iou, window)
         part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        kept = _halved(probability[part] * possible[part])
+        codes = (probability[part] * np.float32(_WHOLE) + np.float32(0.5)).astype(np.uint16)
+        codes *= possible[part]
         top, left = window[0].start, window[1].start
         place = np.s_[top + rows[0] : top + rows[-1] + 1, left + columns[0] : left + columns[-1] + 1]
-        return cls(place, kept, iou, window)
+        return cls(place, codes, iou, window)
 
     def write(self, probability: np.ndarray, window: Window) -> None:
         """Put the probabilities of a window, which this mask was decoded in, into an array of zeros."""
@@ -310,37 +311,11 @@ class _Mask:
             first, stop = max(span.start, wanted.start), min(span.stop, wanted.stop)
             source.append(slice(first - span.start, max(stop, first) - span.start))
             target.append(slice(first - wanted.start, max(stop, first) - wanted.start))
-        _write_whole(self.halves[tuple(source)], probability[tuple(target)])
+        np.multiply(self.codes[tuple(source)], np.float32(1 / _WHOLE), out=probability[tuple(target)])
 
     @property
     def nbytes(self) -> int:
-        return self.halves.nbytes
-
-
-# What takes the exponents of single precision to those of half precision.
-_RESCALE = 2.0**112
-
-
-def _halved(values: np.ndarray) -> np.ndarray:
-    """Round numbers from 0 to 1, none of them but 0 below 2^-14, to the bits of float16; 0 stays 0.
-
-    As ``astype`` does, which takes ten times as long where NumPy was built for any processor.
-    """
-    bits = (values.astype(np.float32, copy=False) * np.float32(1 / _RESCALE)).view(np.uint32)
-    # To the nearest, of two that are as near to the even one.
-    odd = bits >> 13
-    odd &= 1
-    bits += odd
-    bits += 0x0FFF
-    bits >>= 13
-    return bits.astype(np.uint16)
-
-
-def _write_whole(halves: np.ndarray, values: np.ndarray) -> None:
-    """Undo `_halved`, into an array."""
-    bits = halves.astype(np.uint32)
-    bits <<= 13
-    np.multiply(bits.view(np.float32), np.float32(_RESCALE), out=values)
+        return self.codes.nbytes
 
 
 def _holds(window: Window, other: Window) -> bool:

@@ -8,7 +8,7 @@ which no box had to be drawn in. It takes milliseconds, as it has one unknown fo
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -98,7 +98,7 @@ class EmbeddingModel:
             other.learn(index, mask, weight)
         return other
 
-    def likenesses(self, indices: Collection[int]) -> dict[int, np.ndarray]:
+    def likenesses(self, indices: Collection[int]) -> Mapping[int, np.ndarray]:
         """Tell how much each pixel of slices looks like the structure: float32 (h, w) from 0 to 1, 0 far from its box.
 
         What was learned of a slice itself does not count in it, unless there is nothing else. None are told of if all
@@ -111,7 +111,30 @@ class EmbeddingModel:
         weights = dict(zip(own, self._total.weights_without(list(own.values())), strict=True)) if own else {}
         if len(own) < len(indices):
             weights = dict.fromkeys(indices, self._total.weights()) | weights
-        return {index: self._slices[index].spread(weights[index]) for index in indices}
+        return _Likenesses({index: (self._slices[index], weights[index]) for index in indices})
+
+
+class _Likenesses(Mapping[int, np.ndarray]):
+    """Likenesses of slices, each of which is computed when it is asked for.
+
+    :param known: slice index -> its places, and what they weigh.
+    """
+
+    def __init__(self, known: Mapping[int, tuple[_Places, np.ndarray]]) -> None:
+        self._known = known
+        self._made: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index not in self._made:
+            places, weights = self._known[index]
+            self._made[index] = places.spread(weights)
+        return self._made[index]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
 
 @dataclass(frozen=True, eq=False)

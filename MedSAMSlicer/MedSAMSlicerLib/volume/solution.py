@@ -8,9 +8,10 @@ import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.box_track import bounds
-from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, outline, packed
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, outline
 from MedSAMSlicerLib.volume.intensity_model import refine
 from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.packed_masks import dice, packed
 from MedSAMSlicerLib.volume.slice_masks import SliceMask, soft_dice
 from MedSAMSlicerLib.volume.viterbi import best_path
 
@@ -36,9 +37,10 @@ def fixed(decoder: CandidateDecoder, key: KeySlice, likenesses: Likenesses | Non
     assert key.box is not None
     candidates = decoder.decode(key.index, [decoder.as_trained(outline(key.box))])
     inside = decoder.pixels_of(key.box)
+    probability = candidates.probabilities[0]
     if likenesses and key.index in likenesses:
-        candidates.probabilities[0] = _with_odds(candidates.probabilities[0], likenesses[key.index])
-    refined = refine(candidates.probabilities, decoder.images[key.index][None], inside[None])
+        probability = _with_odds(probability, likenesses[key.index])
+    refined = refine([probability], [decoder.images[key.index]], [inside])
     return Candidates(key.index, [key.box], refined, candidates.iou, np.zeros(1))
 
 
@@ -89,7 +91,7 @@ def _with_odds(probability: np.ndarray, likeness: np.ndarray) -> np.ndarray:
     """Add a part of the log odds of a likeness to those of the model's probabilities, (h, w)."""
     known = np.clip(probability, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
     alike = np.clip(likeness, _LEAST_LIKENESS, 1 - _LEAST_LIKENESS)
-    against = (1 - known) / known * ((1 - alike) / alike) ** np.float32(_LIKENESS_ODDS)
+    against = (1 - known) / known * ((1 - alike) / alike) ** _LIKENESS_ODDS
     return (1 / (1 + against)).astype(np.float32, copy=False)
 
 

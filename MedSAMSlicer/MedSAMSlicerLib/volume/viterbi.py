@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from MedSAMSlicerLib.volume.candidates import Candidates, dice, packed
+from MedSAMSlicerLib.volume.candidates import Candidates
+from MedSAMSlicerLib.volume.packed_masks import dice, packed
 
 # What overlap counts beside the candidates' own scores, and the overlap below which all are equally bad.
 # Testing/Benchmarks/README.md tells how they were chosen.
