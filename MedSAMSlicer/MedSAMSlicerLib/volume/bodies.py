@@ -69,26 +69,22 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
     starts, stops = np.flatnonzero(flat[1:] != flat[:-1]).reshape(-1, 2).T
     # A run touches those of the next row from `first` to before `last`, by an edge or a corner.
     first, last = np.searchsorted(stops, starts + pitch - 1, "right"), np.searchsorted(starts, stops + pitch + 1)
-    parts = list(range(len(starts)))
-    for run, (low, high) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-        for other in range(low, high):
-            a, b = _root(parts, run), _root(parts, other)
-            parts[max(a, b)] = min(a, b)
-    roots = [_root(parts, run) for run in parts]
-    if len(set(roots)) < 2:
+    counts = np.maximum(last - first, 0)
+    runs = np.repeat(np.arange(len(starts)), counts)
+    touched = np.arange(len(runs)) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    # Each part has the number of its first run: roots that touch are hooked, then all take their root's number.
+    parts = np.arange(len(starts))
+    while (parts[runs] != parts[touched]).any():
+        pairs = np.sort([parts[runs], parts[touched]], axis=0)
+        np.minimum.at(parts, pairs[1], pairs[0])
+        while (parts != parts[parts]).any():
+            parts = parts[parts]
+    if not parts.any():
         return mask
-    largest = np.bincount(roots, weights=stops - starts).argmax()
-    flat[:] = False
-    for start, stop in zip(starts[roots == largest], stops[roots == largest], strict=True):
-        flat[1 + start : 1 + stop] = True
-    return flat[1:].reshape(rows, pitch)[:, :columns].copy()
-
-
-def _root(parts: list[int], part: int) -> int:
-    """Find the number of a part's tree (union-find), and shorten the way to it."""
-    while parts[part] != part:
-        parts[part] = part = parts[parts[part]]
-    return part
+    kept = parts == np.bincount(parts, weights=stops - starts).argmax()
+    turns = np.zeros(flat.size, dtype=np.int8)
+    turns[1 + starts[kept]], turns[1 + stops[kept]] = 1, -1
+    return np.cumsum(turns, dtype=np.int8)[1:].reshape(rows, pitch)[:, :columns].astype(bool)
 
 
 def _labels(masks: np.ndarray, gap: int) -> np.ndarray:
