@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -28,9 +28,6 @@ class Embedding(Protocol):
     @property
     def nbytes(self) -> int:
         """Size in bytes."""
-
-
-Sized = TypeVar("Sized", bound=Embedding)
 
 
 class Encoder(Protocol):
@@ -105,17 +102,16 @@ class Slice:
 
 
 class EmbeddingCache:
-    """Embeddings by content: the bytes of the windowed slice and the model's key; masks by the box as well; and what a
-    model that remembers slices has found in one, by all that it remembered.
+    """Embeddings by content: the bytes of the windowed slice and the model's key; masks by the box as well; and
+    what was found of structures, by the name of all that it depends on.
 
     Whatever changes what the model sees (voxels, window, axis, weights) changes the key, so that nothing kept is ever
     stale and nothing has to be invalidated. The least recently used leave when a budget is full.
 
     :param budget: of the embeddings, in bytes. One of SAM's size, 256 x 64 x 64 in single precision, takes 4 MiB.
     :param mask_budget: of the masks, in bytes. One of 100 x 100 pixels takes 20 KB.
-    :param step_budget: of what was found by memory, in bytes. One of MedSAM2 takes 160 KB in a slice of 512 x 512.
-    :param structure_budget: of what was found of structures, from which corrections start, in bytes. One of 200 x 200
-        pixels in 30 slices takes 50 MB.
+    :param found_budget: of what was found, from which corrections start, in bytes. A structure of 200 x 200 pixels in
+        30 slices takes 50 MB, what MedSAM2 remembers of a slice of 512 x 512 takes 160 KB. 0 where nobody will correct.
     :param store: keeps the embeddings on disk as well, for another session; the encoders must be `Packer` then.
     """
 
@@ -124,14 +120,12 @@ class EmbeddingCache:
         budget: int = 1 << 30,
         mask_budget: int = 1 << 28,
         store: EmbeddingStore | None = None,
-        step_budget: int = 1 << 28,
-        structure_budget: int = 1 << 28,
+        found_budget: int = 1 << 29,
     ) -> None:
         self.store = store
         self._embeddings: _Kept = _Kept(budget)
         self._masks: _Kept = _Kept(mask_budget)
-        self._steps: _Kept = _Kept(step_budget)
-        self._structures: _Kept = _Kept(structure_budget)
+        self._found: _Kept = _Kept(found_budget)
 
     def __len__(self) -> int:
         return len(self._embeddings)
@@ -201,20 +195,12 @@ class EmbeddingCache:
         return probabilities, np.array([mask.iou for mask in masks], dtype=np.float32)
 
     def recall(self, name: bytes) -> Any:
-        """Return what was found of a structure, by a name that tells all that it depends on; None if it isn't there."""
-        return self._structures.get(name)
+        """Return what was found, by a name that tells all that it depends on; None if it isn't there."""
+        return self._found.get(name)
 
     def remember(self, name: bytes, found: Embedding) -> None:
-        """Keep what was found of a structure, unless it is larger than all that is kept."""
-        self._structures.put(name, found)
-
-    def once(self, key: bytes, make: Callable[[], Sized]) -> Sized:
-        """Return what was made under a key, which must tell all that it depends on; make it only if it isn't there."""
-        made = self._steps.get(key)
-        if made is None:
-            made = make()
-            self._steps.put(key, made)
-        return cast(Sized, made)
+        """Keep what was found, unless it is larger than all that may be kept."""
+        self._found.put(name, found)
 
     def _kept(self, key: bytes, box: Box, window: Window) -> _Mask | None:
         """Return the mask that is kept of a box, if it was decoded in all of a window."""
@@ -272,8 +258,7 @@ class EmbeddingCache:
         """Forget everything; what is on disk stays (see `EmbeddingStore.clear`)."""
         self._embeddings.clear()
         self._masks.clear()
-        self._steps.clear()
-        self._structures.clear()
+        self._found.clear()
 
 
 @dataclass(frozen=True)
