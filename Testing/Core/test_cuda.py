@@ -100,7 +100,7 @@ def test_the_host_waits_for_the_gpu_no_more_than_it_must():
     with Card() as decoding:
         predictor.decode(embedding, [BOX] * 130, WINDOW)
     # The slice's bytes; the boxes, and all masks at once.
-    assert (encoding.to_card, encoding.to_host) == (1, 0)
+    assert (encoding.to_card, encoding.to_host, encoding.bytes_to_card) == (1, 0, SLICE.nbytes)
     assert (decoding.to_card, decoding.to_host) == (1, 1)
 
 
@@ -226,7 +226,9 @@ def test_slices_to_train_on_are_preprocessed_on_the_gpu_to_which_they_go_as_byte
     for each in itertools.chain(*batches):
         tensor = each.tensor
         assert (str(tensor.device), tensor.dtype, tuple(tensor.shape)) == (CARD, torch.float32, (3, 64, 64))
+    # As many as the slices have pixels: what is preprocessed takes twelve for each of the model's.
     assert (card.to_card, card.to_host) == (2, 0)
+    assert card.bytes_to_card == sum(each.sample.mask.size for each in itertools.chain(*batches))
 
 
 @pytest.mark.parametrize(
