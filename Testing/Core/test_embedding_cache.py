@@ -299,13 +299,27 @@ def test_what_follows_is_encoded_in_advance_once_the_next_slice_is_not_there():
     np.testing.assert_array_equal(cache.prediction(decoder, a_slice(4), [A])[0], expected)
 
 
-def test_nothing_is_encoded_in_advance_where_embeddings_go_to_disk_or_find_no_room(tmp_path):
+def test_nothing_is_encoded_in_advance_that_finds_no_room():
     decoder, window = Ahead(), np.s_[0:4, 0:6]
-    decoder.pack = lambda embedding: np.frombuffer(embedding.pixels, np.uint8).reshape(1, 4, 6)
-    on_disk = EmbeddingCache(store=EmbeddingStore(tmp_path))
-    on_disk.prediction(decoder, a_slice(1), [A], window, following(decoder, 2, 3))
     EmbeddingCache(budget=150).prediction(decoder, a_slice(1), [A], window, following(decoder, 2, 3))
     assert decoder.batches == []
+
+
+def test_what_is_encoded_in_advance_is_on_disk_once_it_was_asked_for(tmp_path):
+    decoder, window = Ahead(), np.s_[0:4, 0:6]
+    decoder.pack = lambda embedding: np.frombuffer(embedding.pixels, np.uint8).reshape(1, 4, 6)
+    store = EmbeddingStore(tmp_path)
+    cache = EmbeddingCache(store=store)
+    cache.prediction(decoder, a_slice(1), [A], window, following(decoder, 2, 3, 4))
+    assert decoder.batches == [[2, 3, 4]]
+    assert [cache.key(decoder, a_slice(number)) in store for number in (1, 2, 3)] == [True, False, False]
+    for _ in range(2):
+        cache.embedding(decoder, a_slice(2))
+    assert [cache.key(decoder, a_slice(number)) in store for number in (1, 2, 3)] == [True, True, False]
+    # What is on disk is not encoded, not even in advance.
+    EmbeddingCache(store=store).prediction(decoder, a_slice(5), [A], window, following(decoder, 2, 3))
+    EmbeddingCache(store=store).prediction(decoder, a_slice(6), [A], window, following(decoder, 1, 2))
+    assert decoder.batches == [[2, 3, 4]]
 
 
 def test_masks_are_kept_as_fine_as_they_are_wherever_they_end(decoder, monkeypatch):

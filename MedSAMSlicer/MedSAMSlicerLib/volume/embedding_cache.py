@@ -124,6 +124,8 @@ class EmbeddingCache:
     ) -> None:
         self.store = store
         self._embeddings: _Kept = _Kept(budget)
+        # Encoded in advance, and not on disk before they are asked for, as the host would have to wait for each.
+        self._unwritten: set[bytes] = set()
         self._masks: _Kept = _Kept(mask_budget)
         self._found: _Kept = _Kept(found_budget)
 
@@ -153,6 +155,9 @@ class EmbeddingCache:
             key = seen.key()
             embedding = self._stored(cast(Packer, encoder), pixels, key) if self.store else encoder.encode(pixels)
             self._put(encoder, key, embedding)
+        elif self.store and seen.key() in self._unwritten:
+            self.store.put(seen.key(), cast(Packer, encoder).pack(embedding))
+        self._unwritten.discard(seen.key())
         seen.forget()
         return embedding
 
@@ -182,7 +187,7 @@ class EmbeddingCache:
         if missing:
             embedding = self.embedding(predictor, seen)
             decoded = predictor.decode(embedding, missing, window)
-            self._encode_ahead(predictor, following, embedding.nbytes)
+            self.encode_ahead(predictor, following, embedding.nbytes)
             key = seen.key()
             for box, probability, iou in zip(missing, decoded.probabilities, decoded.iou, strict=True):
                 found[box] = _Mask.of(probability, float(iou), window)
@@ -219,26 +224,29 @@ class EmbeddingCache:
         store.put(key, encoder.pack(embedding))
         return embedding
 
-    def _encode_ahead(self, encoder: Encoder, slices: Sequence[Slice], nbytes: int) -> None:
+    def encode_ahead(self, encoder: Encoder, slices: Sequence[Slice], nbytes: int) -> None:
         """Begin to encode slices, one batch of them, unless the first one is there.
 
-        Not where embeddings are kept on disk as well, for which the host would have to wait for each.
+        Nothing where the encoder's device does not compute beside the caller.
 
+        :param slices: that are likely to be asked for next, in order.
         :param nbytes: what an embedding takes.
         """
         ahead = getattr(encoder, "ahead", 0)
         # What is encoded in advance must neither drive itself out of the cache, nor what is being worked at.
         room = min(self.budget, getattr(encoder, "room", None) or self.budget)
         slices = slices[: min(ahead, room // (2 * max(nbytes, 1)))]
-        if not slices or self.store is not None:
-            return
-        if slices[0].key() not in self._embeddings:
-            waiting = [each for each in slices if each.key() not in self._embeddings]
+        if slices and not self._is_there(slices[0].key()):
+            waiting = [each for each in slices if not self._is_there(each.key())]
             embeddings = cast(Foresighted, encoder).encode_all([each.pixels() for each in waiting])
             for each, embedding in zip(waiting, embeddings, strict=True):
                 self._put(encoder, each.key(), embedding)
+                self._unwritten.add(each.key())
         for each in slices:
             each.forget()
+
+    def _is_there(self, key: bytes) -> bool:
+        return key in self._embeddings or (self.store is not None and key in self.store)
 
     def _put(self, encoder: Encoder, key: bytes, embedding: Embedding) -> None:
         """Keep an embedding, within what there is room for on the encoder's device."""
@@ -257,6 +265,7 @@ class EmbeddingCache:
     def clear(self) -> None:
         """Forget everything; what is on disk stays (see `EmbeddingStore.clear`)."""
         self._embeddings.clear()
+        self._unwritten.clear()
         self._masks.clear()
         self._found.clear()
 
