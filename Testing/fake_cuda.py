@@ -37,14 +37,14 @@ class Card(TorchDispatchMode):
     """Counts, while it is entered, what is done on the card.
 
     ``kernels`` counts operations that compute or copy there, by name; ``to_card`` and ``to_host`` copies from and to
-    the host, each of which it waits for; ``lengths`` holds the lengths of queries in fused attention, and their types;
-    ``products`` counts products of matrices by their types.
+    the host, each of which it waits for; ``bytes_to_card`` what the former take; ``lengths`` holds the lengths of
+    queries in fused attention, and their types; ``products`` counts products of matrices by their types.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.kernels: Counter[str] = Counter()
-        self.to_card = self.to_host = 0
+        self.to_card = self.to_host = self.bytes_to_card = 0
         self.lengths: set[tuple[int, torch.dtype]] = set()
         self.products: Counter[torch.dtype] = Counter()
 
@@ -66,6 +66,7 @@ class Card(TorchDispatchMode):
         made = {each.device.type for each in _tensors(result)}
         if func is torch.ops.aten._to_copy.default and given != made:
             self.to_card += "cuda" in made
+            self.bytes_to_card += result.nbytes if "cuda" in made else 0
             self.to_host += "cuda" in given
         if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm):
             self.products[result.dtype] += 1

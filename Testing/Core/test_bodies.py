@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from MedSAMSlicerLib.volume.bodies import largest_part, structure_bodies
 
@@ -116,3 +117,13 @@ def test_the_largest_part_of_a_slice_is_one_connected_part_of_it():
     np.testing.assert_array_equal(largest_part(mask), mask_of(np.s_[0, 20:30, 20:30], np.s_[0, 30:32, 30:32])[0])
     assert not largest_part(NOTHING[0]).any()
     assert largest_part(~NOTHING[0]).all()
+
+
+def test_the_largest_part_of_any_mask_is_what_another_library_finds():
+    random = np.random.default_rng(7)
+    for share in np.linspace(0.1, 0.9, 60):
+        mask = random.random(random.integers(1, 40, 2)) < share
+        image = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+        labels = sitk.GetArrayFromImage(image)
+        sizes = np.bincount(labels[mask], minlength=2)
+        np.testing.assert_array_equal(largest_part(mask), mask & (labels == sizes.argmax()))

@@ -10,8 +10,9 @@ import pytest
 from box_predictor import Scripted, numbered_stack
 from MedSAMSlicerLib.inference.recipes import RECIPES
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, grown, outline, packed, smaller_boxes
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, grown, outline, smaller_boxes
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.packed_masks import dice, packed
 from MedSAMSlicerLib.volume.slice_masks import Boxes
 
 ROWS, COLUMNS = 32, 40
@@ -260,5 +261,5 @@ def test_masks_that_were_seen_are_still_seen_in_what_is_joined_or_made_better():
     )
     # Another set of probabilities has masks of its own.
     nothing = replace(first, probabilities=first.probabilities * 0)
-    assert not nothing.masks.any()
+    assert not np.any(nothing.masks)
     assert not nothing.packed.any()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from MedSAMSlicerLib.training.trainee import Trainee
 from MedSAMSlicerLib.training.variation import Variation
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Window
 from MedSAMSlicerLib.volume.path_propagation import propagate_path
+from MedSAMSlicerLib.volume.propagation import PROPAGATIONS
 from MedSAMSlicerLib.volume.slice_masks import SliceMask
 from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
@@ -100,7 +101,7 @@ def test_the_host_waits_for_the_gpu_no_more_than_it_must():
     with Card() as decoding:
         predictor.decode(embedding, [BOX] * 130, WINDOW)
     # The slice's bytes; the boxes, and all masks at once.
-    assert (encoding.to_card, encoding.to_host) == (1, 0)
+    assert (encoding.to_card, encoding.to_host, encoding.bytes_to_card) == (1, 0, SLICE.nbytes)
     assert (decoding.to_card, decoding.to_host) == (1, 1)
 
 
@@ -112,8 +113,9 @@ def counted(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         batches.append(len(images))
         return torch.zeros(len(images), *predictor.model.embedding_shape, device=images.device)
 
-    def decode(embedding: Embedding, boxes: list[Box], window: Window) -> Prediction:
-        shape = (len(boxes), *(span.stop - span.start for span in window))
+    def decode(embedding: Embedding, boxes: list[Box], window: Window | None = None) -> Prediction:
+        size = embedding.size if window is None else tuple(span.stop - span.start for span in window)
+        shape = (len(boxes), *size)
         return Prediction(np.zeros(shape, np.float32), np.zeros(len(boxes), np.float32))
 
     monkeypatch.setattr(predictor.model, "encode", encode)
@@ -122,12 +124,15 @@ def counted(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def propagated(
-    predictor: Predictor, cache: EmbeddingCache | None = None, count: int = 30
+    predictor: Predictor,
+    cache: EmbeddingCache | None = None,
+    count: int = 30,
+    propagate: Callable[..., Generator[SliceMask, None, int]] = propagate_path,
 ) -> Generator[SliceMask, None, int]:
     """Segment a box on slices of which no two are the same."""
     voxels = np.random.default_rng(0).integers(0, 255, (count, 50, 70), dtype=np.uint8)
     boxes, cache = dict.fromkeys(range(count), BOX), EmbeddingCache() if cache is None else cache
-    return propagate_path(SliceStack(voxels, (1.0, 1.0, 1.0), axis="k"), boxes, predictor, cache)
+    return propagate(SliceStack(voxels, (1.0, 1.0, 1.0), axis="k"), boxes, predictor, cache)
 
 
 @pytest.mark.usefixtures("cuda")
@@ -148,6 +153,15 @@ def test_slices_of_a_box_are_encoded_ahead_but_none_before_the_first_mask_or_aft
     stopped = propagated(predictor)
     next(stopped), next(stopped), stopped.close()
     assert batches[9:] == [1, 1, 4]
+
+
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("name", ["reference", "per-slice"])
+def test_the_simpler_propagations_encode_ahead_as_well(name, monkeypatch):
+    predictor = Predictor(build_model("tiny"), device=CARD)
+    batches = counted(predictor, monkeypatch)
+    assert len(list(propagated(predictor, propagate=PROPAGATIONS[name]))) == 30
+    assert batches == [1, 1, *[4] * 7]
 
 
 @pytest.mark.usefixtures("cuda")
@@ -226,7 +240,9 @@ def test_slices_to_train_on_are_preprocessed_on_the_gpu_to_which_they_go_as_byte
     for each in itertools.chain(*batches):
         tensor = each.tensor
         assert (str(tensor.device), tensor.dtype, tuple(tensor.shape)) == (CARD, torch.float32, (3, 64, 64))
+    # As many as the slices have pixels: what is preprocessed takes twelve for each of the model's.
     assert (card.to_card, card.to_host) == (2, 0)
+    assert card.bytes_to_card == sum(each.sample.mask.size for each in itertools.chain(*batches))
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,7 @@ def test_a_correction_does_not_start_from_what_was_found_of_something_else(a_sta
 
 
 def test_what_is_kept_of_structures_stays_in_its_budget(a_stack):
-    cache, predictor = EmbeddingCache(structure_budget=1000), Scripted(lambda *_: None)
+    cache, predictor = EmbeddingCache(found_budget=1000), Scripted(lambda *_: None)
     keys = {2: KeySlice(2, 2, Box(8, 8, 18, 18))}
     for _ in range(2):
         results = list(propagate_path(a_stack, roi_of(1, 7), predictor, cache, keys))

@@ -166,7 +166,9 @@ def segment_volume(args: argparse.Namespace, volume: Volume, load: Callable[[str
     runs = repetition.runs() if repetition else [(_structures(args, headless, volume, node), options)]
     segmentation = headless.add_segmentation(volume.name, node)
     store = EmbeddingStore(args.embeddings) if args.embeddings else None
-    session = SegmentationSession(cache=EmbeddingCache(store=store))
+    # Nothing that is found is corrected later, unless corrections are repeated.
+    cache = EmbeddingCache(store=store) if repetition else EmbeddingCache(store=store, found_budget=0)
+    session = SegmentationSession(cache=cache)
     tasks = [session.begin(node, segmentation, structures, **options) for structures, options in runs]
     predictor: Any = EnduringPredictor(load, session.cache.clear, lambda text: print(text, file=sys.stderr))
     if repetition:

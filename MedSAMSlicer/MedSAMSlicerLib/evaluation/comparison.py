@@ -113,7 +113,7 @@ def compare(
     responses: list[tuple[BoxResponse, BoxResponse]] = []
     for loaded in cases:
         stack, spacing = stack_of(loaded), loaded.volume.spacing
-        caches = EmbeddingCache(), EmbeddingCache()
+        caches = EmbeddingCache(found_budget=0), EmbeddingCache(found_budget=0)
         models = list(zip((base, tuned), caches, strict=True))
         for label, expert in loaded.labels.items():
             for box in (TIGHT, PER_SLICE):

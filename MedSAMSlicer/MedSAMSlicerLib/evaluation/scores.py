@@ -71,7 +71,7 @@ def score_case(
     :param boxes: 3-D boxes, see `Score`.
     :param per_slice: also segment every slice on its own, from the expert's box in it.
     """
-    cache = EmbeddingCache() if cache is None else cache
+    cache = EmbeddingCache(found_budget=0) if cache is None else cache
     stack = stack_of(loaded)
     scores = []
     for label, expert in loaded.labels.items():

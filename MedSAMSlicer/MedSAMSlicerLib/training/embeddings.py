@@ -43,7 +43,7 @@ class StoredEmbeddings(EmbeddingCache):
     """
 
     def __init__(self, folder: Path, encoder: Predictor) -> None:
-        super().__init__(budget=0)
+        super().__init__(budget=0, found_budget=0)
         self._encoder = encoder
         model = encoder.model
         digest = hashlib.blake2b(f"{model.architecture} {model.preprocessing}".encode(), digest_size=16)

@@ -169,7 +169,7 @@ class Validation:
         return predictor_of(model, str(self._team.device))
 
     def _cache(self) -> EmbeddingCache:
-        return EmbeddingCache() if self._embeddings is None else self._embeddings
+        return EmbeddingCache(found_budget=0) if self._embeddings is None else self._embeddings
 
 
 def spread(cases: Sequence[LoadedCase], most: int) -> list[LoadedCase]:

@@ -61,9 +61,30 @@ def _of(labels: np.ndarray, kept: Collection[int]) -> np.ndarray:
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
     """Keep the largest connected part of a mask, bool (rows, columns)."""
-    labels = _labels(mask, 0)
-    sizes = np.bincount(labels[mask], minlength=2)
-    return mask & (labels == sizes.argmax())
+    # By runs of pixels, of which there are few; all rows are one, with an empty pixel between them.
+    rows, columns = mask.shape
+    pitch = columns + 1
+    flat = np.zeros(rows * pitch + 1, dtype=bool)
+    flat[1:].reshape(rows, pitch)[:, :columns] = mask
+    starts, stops = np.flatnonzero(flat[1:] != flat[:-1]).reshape(-1, 2).T
+    # A run touches those of the next row from `first` to before `last`, by an edge or a corner.
+    first, last = np.searchsorted(stops, starts + pitch - 1, "right"), np.searchsorted(starts, stops + pitch + 1)
+    counts = np.maximum(last - first, 0)
+    runs = np.repeat(np.arange(len(starts)), counts)
+    touched = np.arange(len(runs)) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    # Each part has the number of its first run: roots that touch are hooked, then all take their root's number.
+    parts = np.arange(len(starts))
+    while (parts[runs] != parts[touched]).any():
+        pairs = np.sort([parts[runs], parts[touched]], axis=0)
+        np.minimum.at(parts, pairs[1], pairs[0])
+        while (parts != parts[parts]).any():
+            parts = parts[parts]
+    if not parts.any():
+        return mask
+    kept = parts == np.bincount(parts, weights=stops - starts).argmax()
+    turns = np.zeros(flat.size, dtype=np.int8)
+    turns[1 + starts[kept]], turns[1 + stops[kept]] = 1, -1
+    return np.cumsum(turns, dtype=np.int8)[1:].reshape(rows, pitch)[:, :columns].astype(bool)
 
 
 def _labels(masks: np.ndarray, gap: int) -> np.ndarray:

@@ -19,10 +19,13 @@ _GIVEN = 1e-6
 
 def bounds(mask: np.ndarray) -> Box | None:
     """Find the outer edges of a mask, bool (rows, columns), as a prompt; None if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    rows = np.logical_or.reduce(mask, axis=1)
+    top = int(rows.argmax())
+    if not rows.size or not rows[top]:
         return None
-    return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    bottom = len(rows) - int(rows[::-1].argmax())
+    columns = np.logical_or.reduce(mask[top:bottom], axis=0)
+    return Box(int(columns.argmax()), top, len(columns) - int(columns[::-1].argmax()), bottom)
 
 
 def smoothed_boxes(results: Sequence[SliceMask], given: Mapping[int, Box] | None = None) -> dict[int, Box]:

@@ -16,6 +16,7 @@ from MedSAMSlicerLib.volume.box_track import bounds, sides_of
 from MedSAMSlicerLib.volume.cut_out import cut_out
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Slice, Window
 from MedSAMSlicerLib.volume.embedding_model import Features
+from MedSAMSlicerLib.volume.packed_masks import bits, packed
 from MedSAMSlicerLib.volume.slice_masks import Boxes, Predictor
 from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
@@ -40,6 +41,7 @@ _SAME = 4 / 256
 _SUREST = 0.995
 # Inner and outer rim of an outline, in pixels; the frame is as much wider than the boxes.
 _RIM = 2
+_BOTH = 3
 
 
 @dataclass(frozen=True)
@@ -47,26 +49,26 @@ class Candidates:
     """The masks that were decoded in one slice.
 
     :param boxes: N prompts.
-    :param probabilities: float32 (N, h, w) in [0, 1], cut to the frame, 0 outside of the slice's own box.
+    :param probabilities: N maps, float32 (h, w) in [0, 1], cut to the frame, 0 outside of the slice's own box.
     :param iou: float32 (N,), the model's own estimate; not used here, as MedSAM ViT-B was not trained to give it.
     :param score: (N,), the larger the better.
     """
 
     index: int
     boxes: list[Box]
-    probabilities: np.ndarray
+    probabilities: Sequence[np.ndarray] | np.ndarray
     iou: np.ndarray
     score: np.ndarray
 
     @property
     def nbytes(self) -> int:
         """Return what they take, in bytes."""
-        return self.probabilities.nbytes + self.masks.nbytes + self.packed.nbytes
+        return sum(each.nbytes for each in (*self.probabilities, *self.masks, self.packed))
 
     @cached_property
-    def masks(self) -> np.ndarray:
-        """Return the masks, bool (N, h, w)."""
-        return self.probabilities > 0.5
+    def masks(self) -> list[np.ndarray]:
+        """Return the masks, bool (h, w) each."""
+        return [each > 0.5 for each in self.probabilities]
 
     @cached_property
     def packed(self) -> np.ndarray:
@@ -85,19 +87,19 @@ class Candidates:
         whole, flat = likeness.sum(), likeness.reshape(-1)
         # One after the other, as numbers take four times the room of booleans.
         shared = np.array([flat @ mask.reshape(-1).astype(flat.dtype) for mask in self.masks], dtype=float)
-        fits = 2 * shared / np.maximum(whole + _bits(self.packed), 1e-6)
+        fits = 2 * shared / np.maximum(whole + bits(self.packed), 1e-6)
         return self.better_by(_LIKENESS_WEIGHT * np.log(fits + _LEAST_LIKENESS))
 
     def __add__(self, others: Candidates) -> Candidates:
-        """Join two sets of one slice."""
+        """Join two sets of one slice. Their maps are not copied, as they are large."""
         joined = Candidates(
             self.index,
             self.boxes + others.boxes,
-            np.concatenate([self.probabilities, others.probabilities]),
+            [*self.probabilities, *others.probabilities],
             np.concatenate([self.iou, others.iou]),
             np.concatenate([self.score, others.score]),
         )
-        joined.__dict__["masks"] = np.concatenate([self.masks, others.masks])
+        joined.__dict__["masks"] = self.masks + others.masks
         joined.__dict__["packed"] = np.concatenate([self.packed, others.packed])
         return joined
 
@@ -158,7 +160,7 @@ class CandidateDecoder:
         probabilities, iou = self._cache.prediction(self._predictor, self._slice(index), boxes, self.frame, now)
         if self._cut is not None:
             probabilities = self._with_cut_out(index, boxes, probabilities, following)
-        probabilities *= self.inside[index]
+        _clear_around(bounds(self.inside[index]), probabilities)
         candidates = Candidates(index, list(boxes), probabilities, iou, np.zeros(len(boxes)))
         for number, (probability, mask) in enumerate(zip(probabilities, candidates.masks, strict=True)):
             contrast = _contrast(mask, self.images[index]) / self._deviation
@@ -211,8 +213,9 @@ class CandidateDecoder:
             columns.start - self.frame[1].start : columns.stop - self.frame[1].start,
         ]
         for number, seen in zip(moved, enlarged, strict=True):
-            odds = (_log_odds(probabilities[number][place]) + _log_odds(seen)) / 2
-            probabilities[number][place] = 1 / (1 + np.exp(-odds))
+            # The mean of their logarithms.
+            odds = np.sqrt(_odds_against(probabilities[number][place]) * _odds_against(seen))
+            probabilities[number][place] = 1 / (1 + odds)
         return probabilities
 
     def key(self, index: int) -> bytes:
@@ -313,28 +316,6 @@ def smaller_boxes(box: Box) -> list[Box]:
     return boxes
 
 
-def packed(masks: np.ndarray) -> np.ndarray:
-    """Turn masks, bool (N, h, w), into bits, of which it takes little time to count what two share: uint64 (N, n)."""
-    flat = masks.reshape(len(masks), -1)
-    numbers = np.zeros((len(masks), -(-flat.shape[1] // 64)), dtype=np.uint64)
-    numbers.view(np.uint8)[:, : -(-flat.shape[1] // 8)] = np.packbits(flat, axis=1)
-    return numbers
-
-
-def dice(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Compute the Dice similarity coefficient of N masks with M others, all `packed`: (N, M)."""
-    shared = np.array([_bits(mask & others) for mask in masks])
-    return 2 * shared / np.maximum(_bits(masks)[:, None] + _bits(others), 1)
-
-
-def _bits(numbers: np.ndarray) -> np.ndarray:
-    """Count the bits of each row of whole numbers, uint64 (N, n): (N,)."""
-    if hasattr(np, "bitwise_count"):
-        return np.bitwise_count(numbers).sum(axis=1, dtype=np.int64)
-    # NumPy before 2.0 can't count them, but Python does.
-    return np.array([int.from_bytes(row.tobytes(), "little").bit_count() for row in numbers], dtype=np.int64)
-
-
 def _frame(boxes: Sequence[Box], shape: tuple[int, int]) -> Window:
     """Find the rows and columns that hold all boxes and the rim around them."""
     y0, y1 = min(box.y0 for box in boxes), max(box.y1 for box in boxes)
@@ -342,9 +323,9 @@ def _frame(boxes: Sequence[Box], shape: tuple[int, int]) -> Window:
     return _with_rim(_pixels(Box(x0, y0, x1, y1)), shape)
 
 
-def _log_odds(probability: np.ndarray) -> np.ndarray:
+def _odds_against(probability: np.ndarray) -> np.ndarray:
     certain = np.clip(probability, 1 - _SUREST, _SUREST)
-    return np.log(certain / (1 - certain))
+    return (1 - certain) / certain
 
 
 def _with_rim(part: Window, shape: tuple[int, ...]) -> Window:
@@ -374,24 +355,37 @@ def _contrast(mask: np.ndarray, image: np.ndarray) -> float:
     # The outline's surroundings are all that counts, and less to work on.
     part = _with_rim((slice(int(edges.y0), int(edges.y1)), slice(int(edges.x0), int(edges.x1))), mask.shape)
     mask, image = mask[part], image[part]
-    inner, outer = image[mask & grown(~mask, _RIM)], image[mask ^ grown(mask, _RIM)]
-    return abs(float(inner.mean()) - float(outer.mean())) if inner.size and outer.size else 0.0
+    # The mask and what is around it grow at once, as one bit each: where they meet both are on.
+    sides = mask.view(np.uint8) + np.uint8(1)
+    rim = np.flatnonzero(grown(sides, _RIM) == _BOTH)
+    within, values = mask.take(rim), image.take(rim).astype(np.float64)
+    count, total = np.count_nonzero(within), values @ within
+    if not 0 < count < rim.size:
+        return 0.0
+    return abs(total / count - (values.sum() - total) / (rim.size - count))
+
+
+def _clear_around(box: Box | None, probabilities: np.ndarray) -> None:
+    """Set all to 0 outside of a box of whole pixels, given by its outer edges; (N, h, w)."""
+    x0, y0, x1, y1 = (int(side) for side in sides_of(box or Box(0, 0, 0, 0)))
+    for part in (np.s_[:, :y0], np.s_[:, y1:], np.s_[:, :, :x0], np.s_[:, :, x1:]):
+        probabilities[part] = 0
 
 
 def grown(masks: np.ndarray, steps: int) -> np.ndarray:
-    """Grow masks, bool (..., rows, columns), by steps to the four neighbors."""
+    """Grow masks, bool (..., rows, columns), by steps to the four neighbors; or those that are bits of one array."""
     *others, rows, columns = masks.shape
     # One empty column and row behind each mask, and all is one long row, which is several times as fast.
     shape, pitch = (*others, rows + 1, columns + 1), columns + 1
-    now, larger = np.zeros(shape, dtype=bool), np.empty(shape, dtype=bool)
+    now, larger = np.zeros(shape, dtype=masks.dtype), np.empty(shape, dtype=masks.dtype)
     now[..., :rows, :columns] = masks
     for _ in range(steps):
         old, new = now.reshape(-1), larger.reshape(-1)
-        np.logical_or(old[1:], old[:-1], out=new[1:])
+        np.bitwise_or(old[1:], old[:-1], out=new[1:])
         new[0] = old[0]
         new[:-1] |= old[1:]
         new[pitch:] |= old[:-pitch]
         new[:-pitch] |= old[pitch:]
-        larger[..., columns] = larger[..., rows, :] = False
+        larger[..., columns] = larger[..., rows, :] = 0
         now, larger = larger, now
     return now[..., :rows, :columns]

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from MedSAMSlicerLib.volume.embedding_store import EmbeddingStore
 # Rows and columns of a slice.
 Window = tuple[slice, slice]
 
-# Probabilities below this are kept as 0.
-_LEAST = 0.01
+# Probabilities below this are kept as 0, others in as many parts of 1.
+_LEAST, _WHOLE = 0.01, 1 << 15
 
 
 class Embedding(Protocol):
@@ -28,9 +28,6 @@ class Embedding(Protocol):
     @property
     def nbytes(self) -> int:
         """Size in bytes."""
-
-
-Sized = TypeVar("Sized", bound=Embedding)
 
 
 class Encoder(Protocol):
@@ -105,17 +102,16 @@ class Slice:
 
 
 class EmbeddingCache:
-    """Embeddings by content: the bytes of the windowed slice and the model's key; masks by the box as well; and what a
-    model that remembers slices has found in one, by all that it remembered.
+    """Embeddings by content: the bytes of the windowed slice and the model's key; masks by the box as well; and
+    what was found of structures, by the name of all that it depends on.
 
     Whatever changes what the model sees (voxels, window, axis, weights) changes the key, so that nothing kept is ever
     stale and nothing has to be invalidated. The least recently used leave when a budget is full.
 
     :param budget: of the embeddings, in bytes. One of SAM's size, 256 x 64 x 64 in single precision, takes 4 MiB.
     :param mask_budget: of the masks, in bytes. One of 100 x 100 pixels takes 20 KB.
-    :param step_budget: of what was found by memory, in bytes. One of MedSAM2 takes 160 KB in a slice of 512 x 512.
-    :param structure_budget: of what was found of structures, from which corrections start, in bytes. One of 200 x 200
-        pixels in 30 slices takes 50 MB.
+    :param found_budget: of what was found, from which corrections start, in bytes. A structure of 200 x 200 pixels in
+        30 slices takes 50 MB, what MedSAM2 remembers of a slice of 512 x 512 takes 160 KB. 0 where nobody will correct.
     :param store: keeps the embeddings on disk as well, for another session; the encoders must be `Packer` then.
     """
 
@@ -124,14 +120,14 @@ class EmbeddingCache:
         budget: int = 1 << 30,
         mask_budget: int = 1 << 28,
         store: EmbeddingStore | None = None,
-        step_budget: int = 1 << 28,
-        structure_budget: int = 1 << 28,
+        found_budget: int = 1 << 29,
     ) -> None:
         self.store = store
         self._embeddings: _Kept = _Kept(budget)
+        # Encoded in advance, and not on disk before they are asked for, as the host would have to wait for each.
+        self._unwritten: set[bytes] = set()
         self._masks: _Kept = _Kept(mask_budget)
-        self._steps: _Kept = _Kept(step_budget)
-        self._structures: _Kept = _Kept(structure_budget)
+        self._found: _Kept = _Kept(found_budget)
 
     def __len__(self) -> int:
         return len(self._embeddings)
@@ -159,6 +155,9 @@ class EmbeddingCache:
             key = seen.key()
             embedding = self._stored(cast(Packer, encoder), pixels, key) if self.store else encoder.encode(pixels)
             self._put(encoder, key, embedding)
+        elif self.store and seen.key() in self._unwritten:
+            self.store.put(seen.key(), cast(Packer, encoder).pack(embedding))
+        self._unwritten.discard(seen.key())
         seen.forget()
         return embedding
 
@@ -175,8 +174,8 @@ class EmbeddingCache:
         :param window: rows and columns that are asked for; by default all of an array.
         :param following: the slices that are likely to be asked for next, in order. Where the predictor's device
             computes beside the caller, the first of them begin to be encoded when the masks are there.
-        :return: probabilities, float32 (N, h, w) in the window, of half precision and 0 where they are below 0.01; and
-            the model's own estimate of each mask's IoU, float32 (N,).
+        :return: probabilities, float32 (N, h, w) in the window, rounded to 1/32768 and 0 where they are below 0.01;
+            and the model's own estimate of each mask's IoU, float32 (N,).
         """
         seen = image if isinstance(image, Slice) else Slice(predictor, lambda: image)
         if window is None:
@@ -188,7 +187,7 @@ class EmbeddingCache:
         if missing:
             embedding = self.embedding(predictor, seen)
             decoded = predictor.decode(embedding, missing, window)
-            self._encode_ahead(predictor, following, embedding.nbytes)
+            self.encode_ahead(predictor, following, embedding.nbytes)
             key = seen.key()
             for box, probability, iou in zip(missing, decoded.probabilities, decoded.iou, strict=True):
                 found[box] = _Mask.of(probability, float(iou), window)
@@ -201,20 +200,12 @@ class EmbeddingCache:
         return probabilities, np.array([mask.iou for mask in masks], dtype=np.float32)
 
     def recall(self, name: bytes) -> Any:
-        """Return what was found of a structure, by a name that tells all that it depends on; None if it isn't there."""
-        return self._structures.get(name)
+        """Return what was found, by a name that tells all that it depends on; None if it isn't there."""
+        return self._found.get(name)
 
     def remember(self, name: bytes, found: Embedding) -> None:
-        """Keep what was found of a structure, unless it is larger than all that is kept."""
-        self._structures.put(name, found)
-
-    def once(self, key: bytes, make: Callable[[], Sized]) -> Sized:
-        """Return what was made under a key, which must tell all that it depends on; make it only if it isn't there."""
-        made = self._steps.get(key)
-        if made is None:
-            made = make()
-            self._steps.put(key, made)
-        return cast(Sized, made)
+        """Keep what was found, unless it is larger than all that may be kept."""
+        self._found.put(name, found)
 
     def _kept(self, key: bytes, box: Box, window: Window) -> _Mask | None:
         """Return the mask that is kept of a box, if it was decoded in all of a window."""
@@ -233,26 +224,29 @@ class EmbeddingCache:
         store.put(key, encoder.pack(embedding))
         return embedding
 
-    def _encode_ahead(self, encoder: Encoder, slices: Sequence[Slice], nbytes: int) -> None:
+    def encode_ahead(self, encoder: Encoder, slices: Sequence[Slice], nbytes: int) -> None:
         """Begin to encode slices, one batch of them, unless the first one is there.
 
-        Not where embeddings are kept on disk as well, for which the host would have to wait for each.
+        Nothing where the encoder's device does not compute beside the caller.
 
+        :param slices: that are likely to be asked for next, in order.
         :param nbytes: what an embedding takes.
         """
         ahead = getattr(encoder, "ahead", 0)
         # What is encoded in advance must neither drive itself out of the cache, nor what is being worked at.
         room = min(self.budget, getattr(encoder, "room", None) or self.budget)
         slices = slices[: min(ahead, room // (2 * max(nbytes, 1)))]
-        if not slices or self.store is not None:
-            return
-        if slices[0].key() not in self._embeddings:
-            waiting = [each for each in slices if each.key() not in self._embeddings]
+        if slices and not self._is_there(slices[0].key()):
+            waiting = [each for each in slices if not self._is_there(each.key())]
             embeddings = cast(Foresighted, encoder).encode_all([each.pixels() for each in waiting])
             for each, embedding in zip(waiting, embeddings, strict=True):
                 self._put(encoder, each.key(), embedding)
+                self._unwritten.add(each.key())
         for each in slices:
             each.forget()
+
+    def _is_there(self, key: bytes) -> bool:
+        return key in self._embeddings or (self.store is not None and key in self.store)
 
     def _put(self, encoder: Encoder, key: bytes, embedding: Embedding) -> None:
         """Keep an embedding, within what there is room for on the encoder's device."""
@@ -271,9 +265,9 @@ class EmbeddingCache:
     def clear(self) -> None:
         """Forget everything; what is on disk stays (see `EmbeddingStore.clear`)."""
         self._embeddings.clear()
+        self._unwritten.clear()
         self._masks.clear()
-        self._steps.clear()
-        self._structures.clear()
+        self._found.clear()
 
 
 @dataclass(frozen=True)
@@ -281,12 +275,12 @@ class _Mask:
     """The probabilities of a mask where they are not 0, and its estimated IoU.
 
     :param place: of the probabilities in the slice.
-    :param halves: the bits of their half precision, uint16.
+    :param codes: the probabilities in parts of `_WHOLE`, uint16.
     :param window: part of the slice that the mask was decoded in; beyond it nothing is known.
     """
 
     place: Window
-    halves: np.ndarray
+    codes: np.ndarray
     iou: float
     window: Window
 
@@ -298,10 +292,11 @@ class _Mask:
         if not rows.size:
             return cls(np.s_[0:0, 0:0], np.zeros((0, 0), dtype=np.uint16), iou, window)
         part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        kept = _halved(probability[part] * possible[part])
+        codes = (probability[part] * np.float32(_WHOLE) + np.float32(0.5)).astype(np.uint16)
+        codes *= possible[part]
         top, left = window[0].start, window[1].start
         place = np.s_[top + rows[0] : top + rows[-1] + 1, left + columns[0] : left + columns[-1] + 1]
-        return cls(place, kept, iou, window)
+        return cls(place, codes, iou, window)
 
     def write(self, probability: np.ndarray, window: Window) -> None:
         """Put the probabilities of a window, which this mask was decoded in, into an array of zeros."""
@@ -310,37 +305,11 @@ class _Mask:
             first, stop = max(span.start, wanted.start), min(span.stop, wanted.stop)
             source.append(slice(first - span.start, max(stop, first) - span.start))
             target.append(slice(first - wanted.start, max(stop, first) - wanted.start))
-        _write_whole(self.halves[tuple(source)], probability[tuple(target)])
+        np.multiply(self.codes[tuple(source)], np.float32(1 / _WHOLE), out=probability[tuple(target)])
 
     @property
     def nbytes(self) -> int:
-        return self.halves.nbytes
-
-
-# What takes the exponents of single precision to those of half precision.
-_RESCALE = 2.0**112
-
-
-def _halved(values: np.ndarray) -> np.ndarray:
-    """Round numbers from 0 to 1, none of them but 0 below 2^-14, to the bits of float16; 0 stays 0.
-
-    As ``astype`` does, which takes ten times as long where NumPy was built for any processor.
-    """
-    bits = (values.astype(np.float32, copy=False) * np.float32(1 / _RESCALE)).view(np.uint32)
-    # To the nearest, of two that are as near to the even one.
-    odd = bits >> 13
-    odd &= 1
-    bits += odd
-    bits += 0x0FFF
-    bits >>= 13
-    return bits.astype(np.uint16)
-
-
-def _write_whole(halves: np.ndarray, values: np.ndarray) -> None:
-    """Undo `_halved`, into an array."""
-    bits = halves.astype(np.uint32)
-    bits <<= 13
-    np.multiply(bits.view(np.float32), np.float32(_RESCALE), out=values)
+        return self.codes.nbytes
 
 
 def _holds(window: Window, other: Window) -> bool:

@@ -46,6 +46,9 @@ class EmbeddingStore:
         """Return the size of all files together, in bytes."""
         return sum(size for _, size, _ in self._files())
 
+    def __contains__(self, key: bytes) -> bool:
+        return self._path(key).is_file()
+
     def get(self, key: bytes) -> np.ndarray | None:
         """Read an embedding, float16 (C, h, w); None if it isn't there or is damaged."""
         path = self._path(key)

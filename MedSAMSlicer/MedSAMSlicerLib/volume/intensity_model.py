@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +18,8 @@ _LEAST = 0.01
 # A segment of fewer voxels has no histogram to speak of.
 _LEAST_VOXELS = 20
 _ROUNDS = 2
+# Odds that no intensity turns, and a little more.
+_DECIDED = 1.001 * math.exp(_LIMIT)
 
 
 def intensity_odds(segment: np.ndarray, around: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -29,43 +32,52 @@ def intensity_odds(segment: np.ndarray, around: np.ndarray) -> Callable[[np.ndar
     return lambda intensities: ratio[_bins(intensities)]
 
 
-def refine(probabilities: np.ndarray, images: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def refine(
+    probabilities: Sequence[np.ndarray] | np.ndarray,
+    images: Sequence[np.ndarray] | np.ndarray,
+    inside: Sequence[np.ndarray] | np.ndarray,
+) -> np.ndarray:
     """Weigh the model's probabilities with the odds of every voxel's intensity.
 
     The histogram of the segment and the one of all else in the box are found from the segment itself, twice, and their
     log ratio is added to the model's log odds (naive Bayes). So an outline moves to where the intensities change, and
     where they tell nothing it stays. It is the color model of GrabCut (Rother et al. 2004) without its graph cut.
 
-    :param probabilities: float32 (n, h, w) in [0, 1].
-    :param images: (n, h, w), intensities from 0 to 255.
-    :param inside: bool (n, h, w), the box; nothing outside of it is looked at or added.
+    :param probabilities: of n slices, float32 (h, w) in [0, 1].
+    :param images: intensities from 0 to 255, (h, w) each.
+    :param inside: bool (h, w) each, the box; nothing outside of it is looked at or added.
     :return: the new probabilities, float32 (n, h, w), 0 outside of the box.
     """
-    odds, codes = np.empty(probabilities.shape, np.float32), np.empty(probabilities.shape, np.uint8)
-    # Slice by slice, as much as the processor's cache holds, and with as few new arrays as there can be.
-    for each, code, probability, image, box in zip(odds, codes, probabilities, images, inside, strict=True):
-        np.multiply(probability, box, out=each, casting="same_kind")
-        _to_log_odds(each)
-        # Bins, those of the box behind the others.
-        np.add(_bins(image), box.view(np.uint8) * np.uint8(_BINS), out=code)
-    ratio = None
+    # Odds against the segment, slice by slice: as much as the processor's cache holds.
+    against, codes = np.empty((len(probabilities), *probabilities[0].shape), np.float32), []
+    held, sure = np.zeros((2, _BINS), np.int64)
+    unsure = []
+    for odds, probability, image, box in zip(against, probabilities, images, inside, strict=True):
+        np.clip(probability, _LEAST, 1 - _LEAST, out=odds, casting="same_kind")
+        np.divide(1 - odds, odds, out=odds)
+        code = _bins(image)
+        codes.append(code)
+        held += _counts(code + box.view(np.uint8) * np.uint8(_BINS))[_BINS:]
+        sure += _counts(code[(odds < 1 / _DECIDED) & box])[:_BINS]
+        # What intensities can't decide need not be looked at again.
+        doubt = np.flatnonzero((odds >= 1 / _DECIDED) & (odds <= _DECIDED) & box)
+        unsure.append((odds.take(doubt), code.take(doubt)))
+    doubts, bins = (np.concatenate(each) for each in zip(*unsure, strict=True))
+    factors = np.ones(_BINS, np.float32)
     for _ in range(_ROUNDS):
-        counts = np.zeros(3 * _BINS, dtype=np.int64)
-        for each, code in zip(odds, codes, strict=True):
-            segment = (each > 0 if ratio is None else ratio.take(code, mode="clip") + each > 0).view(np.uint8)
-            counts += np.bincount((code + segment * np.uint8(_BINS)).reshape(-1), minlength=3 * _BINS)
-        _, around, within = counts.reshape(3, _BINS)
+        within = sure + _counts(bins[doubts * factors.take(bins) < 1])[:_BINS]
+        around = held - within
         if within.sum() < _LEAST_VOXELS or around.sum() < _LEAST_VOXELS:
             break
-        found = np.clip(_log_ratio(within, around), -_LIMIT, _LIMIT).astype(np.float32)
-        ratio = np.concatenate([np.zeros_like(found), found])
-    if ratio is None:
+        factors = np.exp(-np.clip(_log_ratio(within, around), -_LIMIT, _LIMIT)).astype(np.float32)
+    if (factors == 1).all():
         return np.where(inside, probabilities, np.float32(0))
-    for each, code, box in zip(odds, codes, inside, strict=True):
-        each += ratio.take(code, mode="clip")
-        _to_probability(each)
-        each *= box
-    return odds
+    for odds, code, box in zip(against, codes, inside, strict=True):
+        odds *= factors.take(code, mode="clip")
+        odds += 1
+        np.divide(1, odds, out=odds)
+        odds *= box
+    return against
 
 
 def _bins(intensities: np.ndarray) -> np.ndarray:
@@ -74,23 +86,13 @@ def _bins(intensities: np.ndarray) -> np.ndarray:
     return np.minimum(intensities * np.float32(_BINS / 256), _BINS - 1).astype(np.uint8)
 
 
+def _counts(bins: np.ndarray) -> np.ndarray:
+    """Count bins, those of the box behind the others: (64,)."""
+    return np.bincount(bins.reshape(-1), minlength=2 * _BINS)
+
+
 def _log_ratio(segment: np.ndarray, around: np.ndarray) -> np.ndarray:
     """Compare two histograms: the logarithm of odds of every bin, (32,)."""
     inside, outside = (np.convolve(counts, _SMOOTHING, mode="same") for counts in (segment, around))
     shares = [smoothed / max(smoothed.sum(), 1) + _FLOOR for smoothed in (inside, outside)]
     return np.log(shares[0] / shares[1])
-
-
-def _to_log_odds(probability: np.ndarray) -> None:
-    """Change probabilities to log odds in place."""
-    np.clip(probability, _LEAST, 1 - _LEAST, out=probability)
-    probability /= 1 - probability
-    np.log(probability, out=probability)
-
-
-def _to_probability(odds: np.ndarray) -> None:
-    """Change log odds to probabilities in place."""
-    np.negative(odds, out=odds)
-    np.exp(odds, out=odds)
-    odds += 1
-    np.divide(1, odds, out=odds)

@@ -231,7 +231,11 @@ class _Walk:
         for part in history:
             digest.update(len(part).to_bytes(8, "little") + part)
         name = digest.digest()
-        return self._cache.once(name, lambda: _Step.of(name, look(self._cache.embedding(self._tracker, image)), mask))
+        step = self._cache.recall(name)
+        if step is None:
+            step = _Step.of(name, look(self._cache.embedding(self._tracker, image)), mask)
+            self._cache.remember(name, step)
+        return step
 
 
 @dataclass(frozen=True)

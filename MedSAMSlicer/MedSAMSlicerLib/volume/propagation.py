@@ -5,12 +5,13 @@ Every method is a generator that yields a slice as soon as it is done, so that a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
-from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
+from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache, Slice
 from MedSAMSlicerLib.volume.memory_propagation import propagate_memory, remembers
 from MedSAMSlicerLib.volume.path_propagation import propagate_path
 from MedSAMSlicerLib.volume.slice_masks import Boxes, Predictor, SliceMask, middle_out, soft_dice
@@ -31,9 +32,9 @@ def propagate_reference(
     :param boxes: slice index -> the ROI's box there, as `geometry.roi_boxes` cuts it.
     """
     masks: dict[int | None, np.ndarray] = {}
-    for index, neighbor in middle_out(boxes):
+    for index, neighbor, slices in _walk(stack, boxes, predictor):
         around = predictor.box_around(masks[neighbor]) if neighbor in masks else None
-        result = _segment(stack, index, around or boxes[index], predictor, cache)
+        result = _segment(slices, index, around or boxes[index], predictor, cache)
         masks[index] = result.mask
         yield result
 
@@ -42,8 +43,8 @@ def segment_each_slice(
     stack: SliceStack, boxes: Boxes, predictor: Predictor, cache: EmbeddingCache
 ) -> Iterator[SliceMask]:
     """Segment every slice from its own box alone, the middle one first."""
-    for index, _ in middle_out(boxes):
-        yield _segment(stack, index, boxes[index], predictor, cache)
+    for index, _, slices in _walk(stack, boxes, predictor):
+        yield _segment(slices, index, boxes[index], predictor, cache)
 
 
 PROPAGATIONS: dict[str, Propagation] = {
@@ -89,9 +90,21 @@ def propagation_named(name: str) -> Propagation:
     return PROPAGATIONS[name]
 
 
-def _segment(stack: SliceStack, index: int, box: Box, predictor: Predictor, cache: EmbeddingCache) -> SliceMask:
-    embedding = cache.embedding(predictor, stack.image(index))
+def _walk(stack: SliceStack, boxes: Boxes, predictor: Predictor) -> Iterator[tuple[int, int | None, list[Slice]]]:
+    """Go from the middle slice outward: a slice, the neighbor before it, and its pixels with those that come next.
+
+    Nothing comes after the first one, as somebody waits for its mask.
+    """
+    order = list(middle_out(boxes))
+    slices = [Slice(predictor, functools.partial(stack.image, index)) for index, _ in order]
+    for place, (index, neighbor) in enumerate(order):
+        yield index, neighbor, slices[place:] if place else slices[:1]
+
+
+def _segment(slices: Sequence[Slice], index: int, box: Box, predictor: Predictor, cache: EmbeddingCache) -> SliceMask:
+    embedding = cache.embedding(predictor, slices[0])
     prediction = predictor.decode(embedding, [box])
+    cache.encode_ahead(predictor, slices[1:], embedding.nbytes)
     mask = prediction.probabilities[0] > 0.5
     confidence = soft_dice(prediction.probabilities[0], mask)
     return SliceMask(index, mask, box, float(prediction.iou[0]), confidence)

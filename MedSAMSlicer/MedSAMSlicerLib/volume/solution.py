@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.box_track import bounds
-from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, dice, outline, packed
+from MedSAMSlicerLib.volume.candidates import CandidateDecoder, Candidates, outline
 from MedSAMSlicerLib.volume.intensity_model import refine
 from MedSAMSlicerLib.volume.key_slices import KeySlice
+from MedSAMSlicerLib.volume.packed_masks import dice, packed
 from MedSAMSlicerLib.volume.slice_masks import SliceMask, soft_dice
 from MedSAMSlicerLib.volume.viterbi import best_path
 
@@ -23,6 +24,8 @@ _LIKENESS_ODDS = 0.5
 # What all candidates count beside the chosen one, where they vote.
 _VOTE = 0.5
 _LEAST_LIKENESS, _LEAST_PROBABILITY = 0.03, 0.01
+# What counts less than this is not counted.
+_LEAST_WEIGHT = 1e-5
 
 
 def fixed(decoder: CandidateDecoder, key: KeySlice, likenesses: Likenesses | None = None) -> Candidates:
@@ -34,9 +37,10 @@ def fixed(decoder: CandidateDecoder, key: KeySlice, likenesses: Likenesses | Non
     assert key.box is not None
     candidates = decoder.decode(key.index, [decoder.as_trained(outline(key.box))])
     inside = decoder.pixels_of(key.box)
+    probability = candidates.probabilities[0]
     if likenesses and key.index in likenesses:
-        candidates.probabilities[0] = _with_odds(candidates.probabilities[0], likenesses[key.index])
-    refined = refine(candidates.probabilities, decoder.images[key.index][None], inside[None])
+        probability = _with_odds(probability, likenesses[key.index])
+    refined = refine([probability], [decoder.images[key.index]], [inside])
     return Candidates(key.index, [key.box], refined, candidates.iou, np.zeros(1))
 
 
@@ -62,19 +66,13 @@ def solve(
         for index in order
     }
     choices, likelihoods = best_path([judged[index] for index in order])
-    chosen = np.stack([slices[index].probabilities[choice] for index, choice in zip(order, choices, strict=True)])
-    if vote:
-        for index, likelihood, probability in zip(order, likelihoods, chosen, strict=True):
-            all_of_them = np.tensordot(likelihood.astype(np.float32), slices[index].probabilities, axes=1)
-            probability += _VOTE * (all_of_them - probability)
-    for index, probability in zip(order, chosen, strict=True):
-        if index in likenesses:
-            probability[:] = _with_odds(probability, likenesses[index])
-    refined = refine(
-        chosen,
-        np.stack([decoder.images[index] for index in order]),
-        np.stack([decoder.inside[index] for index in order]),
-    )
+    chosen = []
+    for index, choice, likelihood in zip(order, choices, likelihoods, strict=True):
+        probability = slices[index].probabilities[choice]
+        if vote:
+            probability = (1 - _VOTE) * probability + _VOTE * _mean(slices[index].probabilities, likelihood)
+        chosen.append(_with_odds(probability, likenesses[index]) if index in likenesses else probability)
+    refined = refine(chosen, [decoder.images[index] for index in order], [decoder.inside[index] for index in order])
     results = []
     for index, choice, likelihood, probability in zip(order, choices, likelihoods, refined, strict=True):
         candidates = slices[index]
@@ -93,5 +91,14 @@ def _with_odds(probability: np.ndarray, likeness: np.ndarray) -> np.ndarray:
     """Add a part of the log odds of a likeness to those of the model's probabilities, (h, w)."""
     known = np.clip(probability, _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
     alike = np.clip(likeness, _LEAST_LIKENESS, 1 - _LEAST_LIKENESS)
-    odds = np.log(known / (1 - known)) + _LIKENESS_ODDS * np.log(alike / (1 - alike))
-    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+    against = (1 - known) / known * ((1 - alike) / alike) ** _LIKENESS_ODDS
+    return (1 / (1 + against)).astype(np.float32, copy=False)
+
+
+def _mean(maps: Sequence[np.ndarray] | np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Compute the weighted mean of maps, (h, w) each; weights that add up to 1."""
+    mean = np.zeros_like(maps[0])
+    for each, weight in zip(maps, weights, strict=True):
+        if weight > _LEAST_WEIGHT:
+            mean += np.float32(weight) * each
+    return mean

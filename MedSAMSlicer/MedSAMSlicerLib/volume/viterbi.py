@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from MedSAMSlicerLib.volume.candidates import Candidates, dice, packed
+from MedSAMSlicerLib.volume.candidates import Candidates
+from MedSAMSlicerLib.volume.packed_masks import dice, packed
 
 # What overlap counts beside the candidates' own scores, and the overlap below which all are equally bad.
 # Testing/Benchmarks/README.md tells how they were chosen.
@@ -17,8 +18,8 @@ _LEAST_OVERLAP = 0.02
 _TEMPERATURE = 0.2
 
 
-def agreement(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Score the overlap of masks (N, h, w) with others (M, h, w) by the weighted logarithm of their Dice: (N, M)."""
+def agreement(masks: Sequence[np.ndarray] | np.ndarray, others: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Score the overlap of N masks, bool (h, w), with M others by the weighted logarithm of their Dice: (N, M)."""
     return _overlap_score(packed(masks), packed(others))
 
 
