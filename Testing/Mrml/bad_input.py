@@ -142,7 +142,6 @@ OUTPUTS = [
         "JSON is the volume", f"{SEGMENT} --output o.nrrd --json CT.nrrd", ("JSON file CT.nrrd", "must end with .json")
     ),
     BadInput("JSON is the output", f"{SEGMENT} --output o.nrrd --json o.nrrd", ("must end with .json",)),
-    BadInput("JSON without a name", f"{SEGMENT} --output o.nrrd --json ''", ("must end with .json",)),
     BadInput(
         "JSON is the ROI",
         "segment --volume CT.nrrd --roi R.mrk.json --output o.nrrd --json ./R.mrk.json",

@@ -192,7 +192,8 @@ def _read(path: Path) -> Any:
     for start, what in _FOREIGN_HEADS.items():
         if head.lstrip().lower().startswith(start):
             raise CheckpointError(path, what, _WANTED)
-    if is_safetensors(head):
+    # (A file of that name PyTorch would hand over to a library that reads the format.)
+    if is_safetensors(head) or path.suffix.lower() == ".safetensors":
         try:
             return read_safetensors(path)
         except ValueError as error:

@@ -18,6 +18,7 @@ _COPY = "Copy or download it again."
 
 # Imager Pixel Spacing and Nominal Scanned Pixel Spacing, which GDCM takes for Pixel Spacing where they should be.
 _DETECTOR_SPACINGS = ("0018|1164", "0018|2010")
+_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 # Media storage SOP classes (DICOM PS3.4, B.5) of files that lie beside images and are none: directories, reports,
 # presentation states, registrations, raw data, radiotherapy structures and plans, waveforms, documents.
 _NO_IMAGES = re.compile(
@@ -54,7 +55,7 @@ def _read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray]:
     # Each slice by itself: every file has its own slope and intercept, and its own damage.
     voxels = np.empty(shape, dtype=np.result_type(*kinds))
     for k, number in enumerate(order):
-        image = _read_pixels(files[number])  # named, as a view does not keep it alive
+        image = _read_slice(files[number])  # named, as a view does not keep it alive
         voxels[k] = sitk.GetArrayViewFromImage(image).reshape(shape[1:])
     return voxels, ijk_to_lps
 
@@ -93,7 +94,8 @@ def _refuse_unread(folder: Path, uid: str, files: Sequence[Path], read: set[str]
     endings = {file.suffix.lower() for file in files} - {""}
     patterns = {re.sub(r"\d+", "0", file.name) for file in files}
     for file in sorted(folder.iterdir()):
-        if file.name in read or not file.is_file():
+        # (macOS writes such a file beside every one that it copies to a foreign disk.)
+        if file.name in read or file.name.startswith("._") or not file.is_file():
             continue
         with file.open("rb") as content:
             head = content.read(1 << 16)
@@ -116,7 +118,7 @@ def _read_single(file: Path) -> tuple[np.ndarray, np.ndarray]:
     header = _header(file)
     if (count := _frame_count(header)) > 1:
         return _read_frames(file, header, count)
-    pixels = sitk.GetArrayFromImage(_read_pixels(file))
+    pixels = sitk.GetArrayFromImage(_read_slice(file))
     columns, rows, channels = _size(header)
     voxels = pixels.reshape((1, rows, columns) if channels == 1 else (1, rows, columns, channels))
     plane = _plane(file, header, alone=True)
@@ -174,7 +176,19 @@ def _header(file: Path) -> sitk.ImageFileReader:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise FileError(f"{file} can't be read as a DICOM image ({reason(error)}). {_COPY}") from error
+    if reader.HasMetaDataKey("0008|0016") and reader.GetMetaData("0008|0016").strip(" \0") == _SEGMENTATION:
+        raise FileError(f"{file} is a DICOM segmentation and no image: give the series that it was drawn on.")
     return reader
+
+
+def _read_slice(file: Path) -> sitk.Image:
+    """Read the pixels of a file that is one slice; where there are too few, GDCM would make the rest up."""
+    whole = 1
+    with contextlib.suppress(ValueError):
+        whole = read_frames(file)[1]
+    if whole < 1:
+        raise FileError(f"{file} has too few pixels for its rows and columns. {_COPY}")
+    return _read_pixels(file)
 
 
 def _read_pixels(file: Path) -> sitk.Image:
