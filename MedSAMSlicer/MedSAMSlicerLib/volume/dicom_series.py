@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +43,7 @@ def read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray]:
     folder = path if path.is_dir() else path.resolve().parent
     files = _files(path, folder)
+    _give_back()
     if len(files) == 1:
         return _read_single(files[0])
     headers = [_header(file) for file in files]
@@ -84,6 +87,13 @@ def _files(path: Path, folder: Path) -> list[Path]:
             f"The folder {path} holds no DICOM series: give the folder that has the image files directly in it."
         )
     return files
+
+
+def _give_back() -> None:
+    """Give the system what was freed: GDCM lists a series by reading all of it, and glibc would keep as much memory."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _refuse_unread(folder: Path, uid: str, files: Sequence[Path], read: set[str]) -> None:
