@@ -46,9 +46,11 @@ def has_plain_place(path: Path) -> bool:
 def _one_of_pair(path: Path, kind: str) -> Path:
     """Find the file of header or voxels, "hdr" or "img"; the file itself where it holds both, or its pair is alone."""
     name = re.sub(r"(hdr|img)(\.gz)?$", kind, path.name.lower())
+    if path.name.lower().startswith(name):
+        return path
     # (So that the other one may be compressed, or written in capital letters.)
     beside = (each for each in sorted(path.parent.iterdir()) if each.name.lower() in (name, f"{name}.gz"))
-    return path if path.name.lower().startswith(name) else next(beside, path)
+    return next(beside, path)
 
 
 def _content(path: Path) -> tuple[bytes, int]:
