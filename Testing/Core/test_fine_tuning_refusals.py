@@ -61,7 +61,7 @@ def test_embeddings_for_which_there_is_no_room_are_told_before_the_first(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["settings.json", "state.pt"])
-@pytest.mark.parametrize("content", [b"{", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"{", b"junk", b"[" * 100_000])
 def test_a_damaged_file_of_a_run_is_named_with_what_to_do(tmp_path, name, content):
     folder = RunFolder(tmp_path)
     (tmp_path / name).write_bytes(content)

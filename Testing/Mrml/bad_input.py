@@ -326,6 +326,12 @@ LABELS = [
 
 SITES = [
     BadInput(
+        "nobody's home",
+        "cache list",
+        ("MEDSAM_SLICER_HOME is '~nobody-here/x'",),
+        environment={"MEDSAM_SLICER_HOME": "~nobody-here/x"},
+    ),
+    BadInput(
         "labels are numbers", "dataset list --data site", ("dataset.json", "labels of case-0001"), cases(labels=[1, 2])
     ),
     BadInput("a case twice", "dataset list --data site", ("case-0001 is there twice",), cases(id="case-0001")),

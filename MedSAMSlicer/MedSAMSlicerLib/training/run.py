@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from MedSAMSlicerLib.model.checkpoint import save_atomically
+from MedSAMSlicerLib.model.checkpoint import UNREADABLE, save_atomically
 from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.volume.files import atomic_output
 
@@ -110,7 +110,7 @@ class RunFolder:
         path = self.folder / "state.pt"
         try:
             return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
-        except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        except (pickle.UnpicklingError, *UNREADABLE) as error:
             raise RunError(f"{path} is damaged: give another folder for the run, or delete this one.") from error
 
     def save_state(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
