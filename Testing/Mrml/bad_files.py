@@ -160,9 +160,7 @@ FILES = [
         ("the ROI in bad.mrk.json",),
         roi(orientation=[0] * 9),
     ),
-    BadInput(
-        "a folder as ROI", "segment --volume CT.nrrd --roi new --output o.nrrd", ("new: ", "give the path of a file")
-    ),
+    BadInput("a folder as ROI", "segment --volume CT.nrrd --roi new --output o.nrrd", ("new is not a markups file",)),
     BadInput(
         "a log that is none",
         "report --data site --model base.pth --output r.html --log CT.nrrd",

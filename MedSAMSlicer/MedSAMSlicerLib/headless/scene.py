@@ -108,7 +108,7 @@ class HeadlessScene:
             kinds = [str(markup["type"]) for markup in json.loads(text)["markups"]]
         except FileNotFoundError as error:
             raise FileError(f"{path} does not exist: check the path.") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, IsADirectoryError, RecursionError) as error:
             raise FileError(
                 f"{path} is not a markups file of Slicer: save the {kind} as .mrk.json and give that."
             ) from error
