@@ -17,7 +17,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from Core.dicom_writer import write_segmentation
-from Mrml.bad_input import BOX, EVALUATE, HEADER, SEGMENT, TRAIN, BadInput, image, index, link, table, text
+from Mrml.bad_input import BOX, HEADER, SEGMENT, TRAIN, BadInput, image, index, link, table, text
 
 _MAGIC, _S_FORM_SHEAR = 344, 304
 PIXELS = np.random.default_rng(3).integers(0, 4000, (4, 30, 30)).astype(np.uint16)
@@ -160,7 +160,6 @@ FILES = [
         ("the ROI in bad.mrk.json",),
         roi(orientation=[0] * 9),
     ),
-    BadInput("a folder as ROI", "segment --volume CT.nrrd --roi new --output o.nrrd", ("new is not a markups file",)),
     BadInput(
         "a log that is none",
         "report --data site --model base.pth --output r.html --log CT.nrrd",
@@ -212,5 +211,4 @@ LOSSES = [
     BadInput(
         "a table of rows without cells", "segment --batch t.csv", ("t.csv has no row",), text("t.csv", HEADER + ",,\n")
     ),
-    BadInput("a prediction's tolerance", f"{EVALUATE} --tolerance-mm -1", ("tolerance -1 mm",)),
 ]
