@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import slicer
@@ -75,11 +76,27 @@ class MovedScene:
         """Return the name of a segment."""
         return str(self.content.GetSegment(segment_id).GetName())
 
-    def read(self, segment_id: str) -> np.ndarray:
-        """Read a segment in its own voxels, as `nothing` is."""
+    def saved_and_opened(self, path: Path) -> slicer.vtkMRMLSegmentationNode:
+        """Save the segmentation as Slicer does, and read the file in a scene of its own."""
+        self._opened = HeadlessScene()  # or the node would be gone with it
+        node = self._opened.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "opened")
+        storage = slicer.vtkMRMLSegmentationStorageNode()
+        storage.SetFileName(str(path))
+        assert storage.WriteData(self.segmentation)
+        assert storage.ReadData(node)
+        return node
+
+    def read(self, segment_id: str, segmentation: slicer.vtkMRMLSegmentationNode | None = None) -> np.ndarray:
+        """Read a segment in its own voxels, as `nothing` is.
+
+        :param segmentation: another one than the scene's.
+        """
         mask = nothing()
         image, matrix = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
-        if not self.segmentation.GetBinaryLabelmapRepresentation(segment_id, image) or image.IsEmpty():
+        if (
+            not (segmentation or self.segmentation).GetBinaryLabelmapRepresentation(segment_id, image)
+            or image.IsEmpty()
+        ):
             return mask
         image.GetImageToWorldMatrix(matrix)
         grid = numpy_from_matrix(matrix)

@@ -1,51 +1,36 @@
-"""A user who does anything in any order, and a plain model of what each segment must hold after it.
-
-Real are the scene, the session, and Slicer's logic of the Segment Editor with its history; the model is a dict of numpy
-masks. What a run finds is taken from its steps (any model's masks would do), everything else is reckoned here again.
-"""
+"""A user who does anything in any order; everything is compared with a plain model, see `checked_session`."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import tempfile
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import slicer
 import slicer.util
+import vtk
 
-from box_predictor import BrokenError, FailingPredictor
-from geometries import GEOMETRIES
-from MedSAMSlicerLib.mrml.session import SegmentationSession
+from checked_session import CheckedSession
+from MedSAMSlicerLib.mrml.boxes import belong, new_box, segment_of, structure_boxes
+from MedSAMSlicerLib.mrml.diameters import structures_of_lines
+from MedSAMSlicerLib.mrml.editing_rules import outside_others
+from MedSAMSlicerLib.mrml.markups import wrap_voxels
+from MedSAMSlicerLib.mrml.provenance import read_fields
+from MedSAMSlicerLib.mrml.slice_boxes import lay, make_3d
 from MedSAMSlicerLib.mrml.structure import Structure
-from MedSAMSlicerLib.mrml.task import SceneChangedError, SegmentationTask
+from MedSAMSlicerLib.mrml.volumes import ijk_to_world
 from MedSAMSlicerLib.prompts import Box
+from MedSAMSlicerLib.volume.geometry import voxel_box_corners
 from MedSAMSlicerLib.volume.key_slices import KeySlice
-from moved_scene import EDITOR_STATES, MARGIN, SIZE, MovedScene, nothing
-from undo_model import EditorHistory, Held, ModuleHistory, Segments, Step
+from MedSAMSlicerLib.volume.slice_stack import SliceStack
+from moved_scene import MARGIN, SIZE, nothing
+from undo_model import Held
 
 
-class RandomUser:
-    """Does one random thing at a time and checks the whole scene after it.
-
-    :param seed: of all that is random.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.random = np.random.default_rng(seed)
-        self.source = self.random.normal(40, 20, SIZE[::-1]).astype(np.int16)
-        self.scene = MovedScene(self.source.copy(), GEOMETRIES[self._choose(sorted(GEOMETRIES))])
-        self.segmentation, self.content, self.editor = self.scene.segmentation, self.scene.content, self.scene.editor
-        self.predictor = FailingPredictor()
-        self.session = SegmentationSession(self.predictor, save_state=lambda segmentation: self._save_state())
-        self.segments: Segments = {}
-        self.history = ModuleHistory()
-        self.editor_history = EditorHistory(EDITOR_STATES)
-        self.restoring = False
-        for event in ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SourceRepresentationModified"):
-            self.content.AddObserver(getattr(slicer.vtkSegmentation, event), self._on_modified)
-        self.names = 0
+class RandomUser(CheckedSession):
+    """Does one random thing at a time and checks the whole scene after it."""
 
     @property
     def actions(self) -> dict[Callable[[], str], int]:
@@ -56,6 +41,10 @@ class RandomUser:
             self.segment_again: 4,
             self.correct: 4,
             self.segment_over_others: 3,
+            self.keep_out: 3,
+            self.follow: 3,
+            self.measure: 2,
+            self.segment_roi: 3,
             self.stop: 3,
             self.fail: 3,
             self.paint_meanwhile: 3,
@@ -71,6 +60,7 @@ class RandomUser:
             self.move_together: 1,
             self.move_segmentation: 1,
             self.show_surfaces: 1,
+            self.save_and_open: 2,
         }
 
     def act(self) -> str:
@@ -85,24 +75,6 @@ class RandomUser:
         problems = self.problems()
         assert not problems, f"{told}\n" + "\n".join(problems)
         return told
-
-    def problems(self) -> list[str]:
-        """Compare the scene with what it must be."""
-        found = []
-        ids = set(self.content.GetSegmentIDs())
-        found += [f"The segment {self.segments[each].name!r} is lost." for each in self.segments.keys() - ids]
-        found += [f"The segment {self.scene.name(each)!r} must not be there." for each in ids - self.segments.keys()]
-        for segment_id in sorted(ids & self.segments.keys()):
-            held = self.segments[segment_id]
-            if self.scene.name(segment_id) != held.name:
-                found.append(f"The segment {held.name!r} is called {self.scene.name(segment_id)!r}.")
-            mask = self.scene.read(segment_id)
-            if not np.array_equal(mask, held.mask):
-                more, less = (mask & ~held.mask).sum(), (held.mask & ~mask).sum()
-                found.append(f"The segment {held.name!r} has {more} voxels too many and {less} too few.")
-        if not np.array_equal(slicer.util.arrayFromVolume(self.scene.volume), self.source):
-            found.append("Voxels of the volume were changed.")
-        return found
 
     # What the module does
 
@@ -123,6 +95,51 @@ class RandomUser:
     def segment_over_others(self) -> str:
         structure = self._structure(self._any_segment() if self.random.random() < 0.4 else None)
         return self._run([structure], editor_node=self.scene.rules)
+
+    def keep_out(self) -> str:
+        """Segment so that all other segments keep what they hold."""
+        structure = self._structure(self._any_segment() if self.random.random() < 0.4 else None)
+        return self._run([structure], editor_node=outside_others())
+
+    def follow(self) -> str:
+        """Segment from a box on one slice."""
+        first, last = self._box()
+        box = (*first[:2], *last[:2])
+        structure = Structure.of_slice(self.scene.volume, first[2], box, "k", self._new_name("made"), self._maybe())
+        return self._run([structure], limit=self._limit())
+
+    def measure(self) -> str:
+        """Segment from a diameter that was measured in a slice."""
+        first, last = self._box()
+        line = self.scene.scene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", self._new_name("made"))
+        for place in (first, [*last[:2], first[2]]):
+            line.AddControlPointWorld(vtk.vtkVector3d(*(ijk_to_world(self.scene.volume) @ [*place, 1])[:3]))
+        return self._run(structures_of_lines([line], self.scene.volume), limit=self._limit())
+
+    def segment_roi(self) -> str:
+        """Segment from an ROI that becomes a box on one slice, or a 3-D box again, and belongs to its segment then."""
+        roi, volume = self._choose([*structure_boxes(self.scene.scene), None]), self.scene.volume
+        if roi is None:
+            roi = new_box(self.scene.scene, self._new_name("made"))
+            first, last = self._box()
+            wrap_voxels(roi, ijk_to_world(volume), voxel_box_corners(tuple(first), tuple(last)))
+        elif self.random.random() < 0.5:
+            make_3d(roi)
+        try:
+            if self.random.random() < 0.6:
+                lay(roi, volume, 2, int(self.random.integers(SIZE[2])))
+            structure = Structure.of_roi(volume, roi, segment_of(roi, self.segmentation))
+            if structure.start is not None and structure.start.axis != 2:
+                return "in a slice along another axis"
+            if structure.start is None:
+                structure.cut(SliceStack(self.source, volume.GetSpacing(), axis="k", window="full"), volume)
+        except ValueError as error:
+            return str(error)  # the volume was moved away from under the ROI
+        told = self._run([structure], limit=self._limit())
+        made = [each for each in self.content.GetSegmentIDs() if self.scene.name(each) == roi.GetName()]
+        if made:
+            belong(roi, volume, self.segmentation, made[-1])
+        return told
 
     def stop(self) -> str:
         keep = bool(self.random.random() < 0.5)
@@ -205,166 +222,20 @@ class RandomUser:
             self.segmentation.CreateClosedSurfaceRepresentation()
         return ""
 
-    # How the model is kept
-
-    def _run(
-        self,
-        structures: list[Structure],
-        *,
-        stop_after: int | None = None,
-        keep: bool = True,
-        paint_after: int | None = None,
-        **options: Any,
-    ) -> str:
-        before = copy.deepcopy(self.segments)
-        task = self.session.begin(self.scene.volume, self.segmentation, structures, axis="k", **options)
-        found: list[dict[int, np.ndarray]] = [{} for _ in structures]
-        painted, seen = None, nothing()
-        try:
-            for count, (number, result) in enumerate(task.compute(self.predictor, self.session.cache)):
-                if count == stop_after:
-                    break
-                if count == paint_after:
-                    painted = self._paint_meanwhile(task, seen)
-                    if not task.segment_ids:
-                        # The run has not begun to write: it finds what was painted as if it had been there before.
-                        painted, before = None, copy.deepcopy(self.segments)
-                task.take(number, result)
-                seen |= self.scene.whole({result.index: result.mask})
-                if result.final or not structures[number].key_slices or structures[number].segment_id is None:
-                    found[number][result.index] = result.mask
-            else:
-                stop_after = None
-                task.finish()
-            if stop_after is not None and keep:
-                task.keep()
-            elif stop_after is not None:
-                task.roll_back()
-                return "stopped and rolled back"
-        except BrokenError:
-            task.roll_back()
-            return "failed"
-        except SceneChangedError as error:
-            if painted not in task.segment_ids:
-                raise AssertionError("A run was ended though nobody touched its segment.") from error
-            task.roll_back()
-            if painted in before:
-                self.history.push({painted: (before[painted], copy.deepcopy(self.segments[painted]))})
-            return str(error)
-        assert painted is None or painted not in task.segment_ids, "An edit of the run's own segment was not noticed."
-        self._written(task, structures, found, before, stopped=stop_after is not None, **options)
-        return "stopped" if stop_after is not None else "done"
-
-    def _written(
-        self,
-        task: SegmentationTask,
-        structures: list[Structure],
-        found: list[dict[int, np.ndarray]],
-        before: Segments,
-        *,
-        stopped: bool,
-        editor_node: Any = None,
-    ) -> None:
-        """Put what a run has found into the model."""
-        segment_ids = iter(task.segment_ids)
-        step: Step = {}
-        for structure, slices in zip(structures, found, strict=True):
-            if not slices and stopped:
-                continue
-            segment_id = next(segment_ids)
-            if stopped and structure.key_slices:
-                continue
-            old = before.get(segment_id)
-            mask = self.scene.whole(slices)
-            self.segments[segment_id] = Held(old.name if old else structure.name, mask)
-            step[segment_id] = (old, copy.deepcopy(self.segments[segment_id]))
-            for other, held in self.segments.items() if editor_node is not None else ():
-                if other != segment_id and (held.mask & mask).any():
-                    was = copy.deepcopy(held)
-                    held.mask = held.mask & ~mask
-                    step[other] = (was, copy.deepcopy(held))
-        changed = {
-            segment_id: (old, new)
-            for segment_id, (old, new) in step.items()
-            if old is None or not np.array_equal(old.mask, new.mask)
-        }
-        if changed:
-            self.history.push(changed)
-
-    def _revert(
-        self,
-        revert: Callable[[Any], Any],
-        can: Callable[[Segments], list[str] | None],
-        model: Callable[[Segments], Any],
-    ) -> str:
-        free = can(self.segments)
-        if free is not None and not free:
-            try:
-                revert(self.segmentation)
-            except ValueError as error:
-                return str(error)
-            raise AssertionError("What can't be undone was not refused.")
-        told = revert(self.segmentation)
-        assert len(told.names) == len(free or ()), "An undo says that it did what it did not, or the other way around."
-        if free is None:
-            return "nothing to do"
-        self.segments = model(self.segments)
-        return f"{', '.join(told.names)} {told.left}"
-
-    def _edit(self, mode: int) -> str:
-        segment_id = self._any_segment()
-        if segment_id is None:
-            return "nothing there"
-        self._brush(segment_id, mode, overwrite=bool(self.random.random() < 0.3))
-        return self.segments[segment_id].name
-
-    def _brush(self, segment_id: str, mode: int, *, overwrite: bool = False) -> None:
-        self._save_state()
-        box = self.scene.brush(segment_id, self._box(), mode, overwrite=overwrite)
-        held, adds = self.segments[segment_id], mode == self.editor.ModificationModeAdd
-        held.mask = held.mask | box if adds else held.mask & ~box
-        for other, each in self.segments.items() if overwrite and adds else ():
-            if other != segment_id:
-                each.mask = each.mask & ~box
-
-    def _paint_meanwhile(self, task: SegmentationTask, seen: np.ndarray) -> str | None:
-        """Paint, and return the segment whose voxels that has changed.
-
-        :param seen: all that the run has found so far.
-        """
-        segment_ids = task.segment_ids
-        choice = self._any_segment() if not segment_ids or self.random.random() < 0.5 else segment_ids[0]
-        # Slices are written together when there is time: what is there already can't be reckoned.
-        for segment_id in segment_ids:
-            partial = self.scene.read(segment_id)
-            assert not (partial & ~seen).any(), "A run has written what it did not find."
-            self.segments[segment_id] = Held(self.scene.name(segment_id), partial)
-        if choice is None:
-            return None
-        was = self.segments[choice].mask.copy()
-        self._brush(choice, self.editor.ModificationModeAdd)
-        return choice if not np.array_equal(was, self.segments[choice].mask) else None
-
-    def _restore(
-        self, can: Callable[[], bool], restore: Callable[[], None], model: Callable[[Segments], Segments | None]
-    ) -> str:
-        restored = model(self.segments)
-        assert can() == (restored is not None), "The Segment Editor's history is not what it must be."
-        if restored is None:
-            return "nothing to do"
-        self.restoring = True
-        restore()
-        self.restoring = False
-        self.segments = restored
+    def save_and_open(self) -> str:
+        """Save the segmentation, and compare what another scene reads."""
+        if not any(held.mask.any() for held in self.segments.values()):
+            return "nothing to save"
+        with tempfile.TemporaryDirectory() as folder:
+            opened = self.scene.saved_and_opened(Path(folder) / "saved.seg.nrrd")
+        for segment_id, held in self.segments.items():
+            segment = opened.GetSegmentation().GetSegment(segment_id)
+            assert segment is not None, f"The segment {held.name!r} is lost in the file."
+            assert segment.GetName() == held.name
+            assert read_fields(segment) == read_fields(self.content.GetSegment(segment_id))
+            mask = self.scene.read(segment_id, opened)
+            assert np.array_equal(mask, held.mask), f"The segment {held.name!r} has other voxels in the file."
         return f"{len(self.segments)} segments"
-
-    def _save_state(self) -> None:
-        self.editor.SaveStateForUndo()
-        self.editor_history.save(self.segments)
-
-    def _on_modified(self, *_: Any) -> None:
-        if not self.restoring:
-            self.editor_history.modified()
 
     # What it is done with
 
@@ -378,23 +249,15 @@ class RandomUser:
         box = Box(first[0], first[1], last[0], last[1])
         return dataclasses.replace(structure, key_slices=(KeySlice(2, first[2], box),))
 
-    def _box(self) -> tuple[list[int], list[int]]:
-        """Choose the first and the last voxel of a box, IJK."""
-        ends = [sorted(self.random.choice(size, 2, replace=False).tolist()) for size in SIZE]
-        return [low for low, _ in ends], [high for _, high in ends]
-
     def _new_name(self, kind: str) -> str:
         self.names += 1
         return f"{kind} {self.names}"
 
-    def _any_segment(self) -> str | None:
-        return self._choose(list(self.segments)) if self.segments else None
-
     def _maybe(self) -> str | None:
         return self._any_segment() if self.random.random() < 0.5 else None
 
+    def _limit(self) -> float | None:
+        return self._choose([None, 2.0, 9.0])
+
     def _few(self) -> int:
         return int(self.random.integers(0, 12))
-
-    def _choose(self, things: list[Any]) -> Any:
-        return things[self.random.integers(len(things))]

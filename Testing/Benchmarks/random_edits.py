@@ -1,6 +1,6 @@
-"""Let a random user segment, correct, cancel, undo, redo, paint, erase, rename, delete, add and move, in any order.
+"""Let a random user segment, measure, correct, cancel, undo, redo, paint, erase, rename, delete, add, move and save.
 
-After every step all segments, their names and the volume are compared with a plain model, see `random_user`. In the
+After every step all segments, their names and the volume are compared with a plain model, see `checked_session`. In the
 environment of the tests: `python Testing/Benchmarks/random_edits.py [--steps 10000] [--seed 1] [--scene 200]`. The exit
 code is 1 if anything was lost or wrong.
 """

@@ -175,6 +175,12 @@ def test_a_safetensors_header_that_is_nested_too_deep_or_too_long_is_refused(tmp
         file.truncate(60_000_000)
     with pytest.raises(CheckpointError, match="its header is 50,000,000 bytes long, more than 10,000,000"):
         load_checkpoint(path)
+    # By its name PyTorch knows the format as well.
+    named = tmp_path / "model.safetensors"
+    for head, text in ((2**60, "truncated: its header should be"), (9, "damaged: its header can't be read")):
+        named.write_bytes(struct.pack("<Q", head) + b"[" * 100)
+        with pytest.raises(CheckpointError, match=text):
+            load_checkpoint(named)
 
 
 def test_safetensors_that_share_bytes_are_refused(tmp_path: Path) -> None:

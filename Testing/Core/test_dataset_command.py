@@ -161,3 +161,38 @@ def test_wrong_arguments_are_told_in_one_line_and_make_no_dataset(folder, tmp_pa
     for command in ("check", "split", "list"):
         assert "is no dataset" in error_of(["dataset", command, "--data", site], capfd)
     assert not Path(site).exists()
+
+
+def test_where_nothing_could_be_added_no_dataset_is_left(folder, tmp_path, capfd):
+    add = ["dataset", "add", "--data", str(tmp_path / "new" / "site"), "--images", str(folder), "--window"]
+    assert main([*add, "kidney"]) == 1
+    out, err = capfd.readouterr()
+    assert out == "Added none of 4 pairs, and made no dataset.\n"
+    assert err.count("The window 'kidney' is unknown") == 4
+    assert not (tmp_path / "new" / "site").exists()
+    assert main([*add, "full"]) == 0
+
+
+def test_an_image_in_the_place_of_labels_is_no_thousand_structures(folder, tmp_path, capfd):
+    image = np.arange(ORGAN.size, dtype=np.uint16).reshape(ORGAN.shape)
+    write_labelmap(folder / "0_label.nrrd", image, np.diag([0.8, 0.8, 3, 1]))
+    assert main(["dataset", "add", "--data", str(tmp_path / "site"), "--images", str(folder)]) == 1
+    out, err = capfd.readouterr()
+    assert "0_label.nrrd has 719 different values: is it an image instead of a label map?" in err
+    assert "Added 3 of 4 pairs" in out
+
+
+def test_a_disk_that_is_full_is_told_with_the_place_of_the_case(site, folder, tmp_path, monkeypatch, capfd):
+    voxels = np.random.default_rng(9).normal(0, 300, ORGAN.shape).astype(np.int16)
+    write_labelmap(folder / "9_image.nrrd", voxels, np.diag([0.8, 0.8, 3, 1]))
+    write_labelmap(folder / "9_label.nrrd", ORGAN, np.diag([0.8, 0.8, 3, 1]))
+
+    def full(image: object, path: str, **options: object) -> None:
+        raise RuntimeError("[nrrd] _nrrdGzClose: failed to flush pending data")
+
+    monkeypatch.setattr("MedSAMSlicerLib.volume.files.sitk.WriteImage", full)
+    assert main(["dataset", "add", "--data", site, "--images", str(folder)]) == 1
+    err = capfd.readouterr().err
+    assert f"{site}/cases/case-0005/image.nrrd can't be written" in err
+    assert "is the disk full?" in err
+    assert not (Path(site) / "cases" / "case-0005").exists()

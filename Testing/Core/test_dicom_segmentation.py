@@ -104,6 +104,17 @@ def test_fractions_count_from_one_half_of_their_maximum(mri, masks, tmp_path, ma
     assert_read(write_segmentation(tmp_path / "expert.dcm", fractions, mri.ijk_to_ras, maximum=maximum), mri, masks)
 
 
+def test_fractions_of_nothing_are_refused(mri, masks, tmp_path):
+    """Else all pixels of the frames would count as drawn."""
+
+    def change(file):
+        file.MaximumFractionalValue = 0
+
+    path = write_segmentation(tmp_path / "expert.dcm", masks, mri.ijk_to_ras, maximum=255, change=change)
+    with pytest.raises(FileError, match=r"expert\.dcm is damaged .*its maximum of fractions is 0"):
+        read_dicom_segmentation(path, mri)
+
+
 def test_a_segment_without_frames_is_empty(mri, masks, tmp_path):
     drawn = {"liver": masks["liver"], "stomach": np.zeros_like(masks["liver"])}
     assert_read(write_segmentation(tmp_path / "expert.dcm", drawn, mri.ijk_to_ras), mri, drawn)

@@ -255,6 +255,12 @@ def test_dicom_files_that_are_no_images_do_not_matter(voxels, kind, tmp_path):
     assert_volume(read_volume(tmp_path), voxels, UPRIGHT)
 
 
+def test_what_a_mac_writes_beside_copied_files_does_not_matter(voxels, tmp_path):
+    for path in write_series(tmp_path, voxels, UPRIGHT):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7" + b"Mac OS X        ")
+    assert_volume(read_volume(tmp_path), voxels, UPRIGHT)
+
+
 @pytest.mark.parametrize("count", [4, 8])
 def test_the_gap_that_a_missing_slice_leaves_is_told_with_the_usual_one(voxels, count, refusal, tmp_path):
     paths = write_series(tmp_path, voxels[:count], UPRIGHT)

@@ -151,3 +151,27 @@ def test_files_that_can_not_be_compared_are_told_in_one_line_and_leave_nothing(f
     files[which] = labelmap(tmp_path / "CT.nrrd", ct)
     assert "is it an image instead of a label map" in error_of([*files, "--json", str(out / "figures.json")], capfd)
     assert list(out.iterdir()) == []
+
+
+def test_segments_are_compared_with_those_of_their_name_in_whatever_order_they_are(files, tmp_path, capfd):
+    def named(path: str, array: np.ndarray, *names: str) -> str:
+        tags = {}
+        for n, (name, value) in enumerate(zip(names, (1, 7), strict=True)):
+            told = {"ID": name, "Name": name, "LabelValue": str(value), "Layer": "0"}
+            tags |= {f"Segment{n}_{key}": text for key, text in told.items()}
+        return labelmap(tmp_path / path, array, **tags)
+
+    turned = np.array([0, 7, 0, 0, 0, 0, 0, 1], dtype=np.uint8)[blocks()]
+    files[2], files[4] = (
+        named("p.seg.nrrd", turned, "liver", "spleen"),
+        named("r.seg.nrrd", blocks(), "spleen", "liver"),
+    )
+    assert main(files) == 0
+    assert [row.split() for row in capfd.readouterr().out.splitlines()[1:]] == [
+        ["1", "1.000", "1.000", "spleen"],
+        ["2", "1.000", "1.000", "liver"],
+    ]
+    # One that the prediction lacks is not another one.
+    files[2] = named("p.seg.nrrd", turned, "liver", "aorta")
+    assert main(files) == 0
+    assert capfd.readouterr().out.splitlines()[1].split() == ["1", "0.000", "0.000", "spleen"]

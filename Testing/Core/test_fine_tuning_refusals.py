@@ -7,7 +7,7 @@ import pytest
 from made_up_site import blind_base, job_in, made_up_site
 from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.training.fine_tuning import fine_tune
-from MedSAMSlicerLib.training.run import RunError
+from MedSAMSlicerLib.training.run import RunError, RunFolder
 from MedSAMSlicerLib.volume.files import FileError
 
 
@@ -58,3 +58,12 @@ def test_embeddings_for_which_there_is_no_room_are_told_before_the_first(tmp_pat
     monkeypatch.setattr("MedSAMSlicerLib.training.preconditions.shutil.disk_usage", lambda path: usage)
     with pytest.raises(OSError, match=r"embeddings of the slices take up to 0\.0 GB .* give another folder, or fewer"):
         fine_tune(job_in(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["settings.json", "state.pt"])
+@pytest.mark.parametrize("content", [b"{", b"junk", b"[" * 100_000])
+def test_a_damaged_file_of_a_run_is_named_with_what_to_do(tmp_path, name, content):
+    folder = RunFolder(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RunError, match=f"{name} is damaged: give another folder for the run, or delete this one"):
+        folder.settle({}) if name == "settings.json" else folder.load_state()

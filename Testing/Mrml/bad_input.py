@@ -142,7 +142,6 @@ OUTPUTS = [
         "JSON is the volume", f"{SEGMENT} --output o.nrrd --json CT.nrrd", ("JSON file CT.nrrd", "must end with .json")
     ),
     BadInput("JSON is the output", f"{SEGMENT} --output o.nrrd --json o.nrrd", ("must end with .json",)),
-    BadInput("JSON without a name", f"{SEGMENT} --output o.nrrd --json ''", ("must end with .json",)),
     BadInput(
         "JSON is the ROI",
         "segment --volume CT.nrrd --roi R.mrk.json --output o.nrrd --json ./R.mrk.json",
@@ -326,6 +325,12 @@ LABELS = [
 ]
 
 SITES = [
+    BadInput(
+        "nobody's home",
+        "cache list",
+        ("MEDSAM_SLICER_HOME is '~nobody-here/x'",),
+        environment={"MEDSAM_SLICER_HOME": "~nobody-here/x"},
+    ),
     BadInput(
         "labels are numbers", "dataset list --data site", ("dataset.json", "labels of case-0001"), cases(labels=[1, 2])
     ),

@@ -20,6 +20,7 @@ from MedSAMSlicerLib.dataset.masks import write_masks
 from MedSAMSlicerLib.headless.scene import HeadlessScene
 from MedSAMSlicerLib.volume.files import write_labelmap
 from MedSAMSlicerLib.volume.geometry import voxel_box_corners
+from Mrml.bad_files import FILES, LOSSES
 from Mrml.bad_input import LABELS, OUTPUTS, SITES, TABLES, BadInput
 
 SHAPE = (10, 24, 30)
@@ -58,7 +59,7 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("bad", [*OUTPUTS, *TABLES, *LABELS, *SITES], ids=lambda bad: bad.name)
+@pytest.mark.parametrize("bad", [*OUTPUTS, *TABLES, *LABELS, *SITES, *FILES, *LOSSES], ids=lambda bad: bad.name)
 def test_bad_input_is_answered_in_one_line_and_changes_nothing(
     bad: BadInput, whole, tmp_path, home, monkeypatch, capfd
 ):

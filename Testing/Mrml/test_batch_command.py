@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from box_predictor import BoxPredictor
+from Core.dicom_writer import write_series
 from MedSAMSlicerLib import loading
 from MedSAMSlicerLib.cli import segment as segment_command
 from MedSAMSlicerLib.cli.main import main
@@ -298,3 +300,44 @@ def test_a_table_is_told_its_time_before_it_begins(table, loads, capfd):
     assert "rows at most" not in capfd.readouterr().err
     assert main(["segment", "--batch", str(table([a_row(f"{number}.seg.nrrd") for number in range(5)]))]) == 0
     assert capfd.readouterr().err.startswith("5 rows at most: about")
+
+
+def test_empty_cells_that_a_spreadsheet_writes_at_the_ends_mean_nothing(table, loads, simple_ct_file, capfd):
+    path = table([a_row("1.nrrd")])
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{line},,\n" for line in (*lines, ",,")))
+    assert main(["segment", "--batch", str(path)]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 1
+
+
+def test_a_row_of_a_dicom_series_of_which_a_slice_was_changed_is_done_anew(batch, simple_ct_file, a_ct):
+    paths = write_series(simple_ct_file.parent / "dicom", a_ct, np.diag([0.8, 0.8, 3.0, 1]))
+    rows = [a_row("1.nrrd", volume="dicom"), a_row("2.nrrd", volume=f"dicom/{paths[0].name}")]
+    assert [line["state"] for line in batch(rows)[1]] == ["done", "done"]
+    assert [line["state"] for line in batch(rows)[1]] == ["skipped", "skipped"]
+    slice_ = dcmread(paths[5])
+    slice_.PixelData = slice_.PixelData[:-2] + b"\1\0"
+    slice_.save_as(paths[5])
+    os.utime(paths[5], ns=(1, 1))
+    assert [line["state"] for line in batch(rows)[1]] == ["done", "done"]
+
+
+def test_a_batch_that_was_stopped_leaves_no_folder(table, loads, simple_ct_file, monkeypatch, capfd):
+    def fail(model: str, device: str) -> None:
+        raise ValueError("no such weights")
+
+    monkeypatch.setattr(loading, "load_predictor", fail)
+    assert main(["segment", "--batch", str(table([a_row("out/1.nrrd"), a_row("out/2.nrrd")]))]) == 1
+    assert not (simple_ct_file.parent / "out").exists()
+
+
+def test_the_note_of_a_row_is_not_written_through_a_link(batch, simple_ct_file):
+    content = simple_ct_file.read_bytes()
+    (simple_ct_file.parent / ".1.nrrd.row.lock").symlink_to(simple_ct_file)
+    assert [line["state"] for line in batch([a_row("1.nrrd")])[1]] == ["done"]
+    assert simple_ct_file.read_bytes() == content
+
+
+def test_an_empty_name_in_a_list_of_files_is_none(batch, simple_ct_file):
+    (line,) = batch([{**a_row("1.nrrd", roi="none.mrk.json;"), "box": ""}])[1]
+    assert line["error"] == f"{simple_ct_file.parent / 'none.mrk.json'} does not exist: check the path."

@@ -369,3 +369,11 @@ def test_what_libraries_say_is_shown_with_debug_only(monkeypatch, capfd):
     err = capfd.readouterr().err
     assert "vtkFile.cxx" in err
     assert "GDCM found an odd element" in err
+
+
+@pytest.mark.parametrize("arguments", [("--data", ""), ("--data=",)])
+def test_an_argument_that_a_shell_has_left_empty_is_not_the_folder_one_is_in(capsys, arguments):
+    with pytest.raises(SystemExit) as end:
+        main(["dataset", "list", *arguments])
+    assert end.value.code == 2
+    assert "an argument is empty: is a variable of the shell not set?" in capsys.readouterr().err

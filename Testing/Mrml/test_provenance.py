@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -309,6 +310,26 @@ def test_another_volume_model_or_segment_is_refused(made, simple_ct_file, tiny_f
     assert "has no segment 'spleen', only 'liver', 'kidney'" in refusal(
         capsys, out, *repeat, "--volume", simple_ct_file, "--name", "spleen"
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("Prompts", "[" * 100_000, "nested|recursion"),
+        ("Prompts", "{}", "The prompts '{}' can't be read"),
+        ("Propagation", "magic", "The propagation 'magic' is unknown"),
+        ("Window", "lung", "The window 'lung' is none"),
+    ],
+)
+def test_what_was_changed_in_a_file_is_told_with_its_segment(
+    made, simple_ct_file, tiny_file, out, capsys, field, value, text
+):
+    changed = made.with_name("changed.seg.nrrd")
+    old = re.search(rf"MedSAM\.{field}:[^|]*".encode(), made.read_bytes())
+    changed.write_bytes(made.read_bytes().replace(old[0], f"MedSAM.{field}:{value}".encode(), 1))
+    line = refusal(capsys, out, "--repeat", changed, "--volume", simple_ct_file, "--model", tiny_file)
+    assert f"The segment 'liver' of {changed} can't be made again" in line
+    assert re.search(text, line)
 
 
 def test_what_does_not_tell_how_it_was_made_is_refused(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedSAMSlicerLib.cli.foretold import foretell
 from MedSAMSlicerLib.cli.messages import sentence
+from MedSAMSlicerLib.cli.outputs import files_of
 from MedSAMSlicerLib.cli.ranks import rank_and_size
 from MedSAMSlicerLib.cli.segment import check_arguments, check_files, outputs_of, require_slicer_core, segment_volume
 from MedSAMSlicerLib.cli.table import PROMPTS, read_table
@@ -145,7 +146,7 @@ class _Case:
         if row.get("json"):
             values["json"] = str(self.folder / row["json"])
         lines, rois = (
-            [self.folder / path.strip() for path in row[column].split(";")] if row.get(column) else None
+            [self.folder / path.strip() for path in row[column].split(";") if path.strip()] if row.get(column) else None
             for column in ("line", "roi")
         )
         names = [name.strip() for name in row["name"].split(";")] if row.get("name") else []
@@ -170,7 +171,7 @@ class _Case:
         from MedSAMSlicerLib.loading import file_state
 
         options = {name: str(value) for name, value in vars(self.options).items() if name not in _NO_MATTER}
-        paths = (arguments.volume, *(arguments.line or ()), *(arguments.roi or ()), Path(arguments.model))
+        paths = (*files_of(arguments.volume), *(arguments.line or ()), *(arguments.roi or ()), Path(arguments.model))
         files = [path for path in paths if path.is_file()]
         content = json.dumps([self.row, options, [file_state(str(path)) for path in files]], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
@@ -194,7 +195,8 @@ def _read_ahead(cases: list[_Case]) -> Generator[tuple[_Case, Future[Volume] | d
                 yield ahead[0]
                 _release(*ahead.pop(0))
         finally:
-            for held in ahead:
+            # The last one first: it may lie in a folder that was made for the one before.
+            for held in reversed(ahead):
                 _release(*held)
 
 

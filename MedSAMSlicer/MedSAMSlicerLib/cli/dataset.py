@@ -117,6 +117,10 @@ def _add(args: argparse.Namespace) -> int:
         print(problem, file=sys.stderr)
     for line in added:
         print(line)
+    if not known and not added:
+        dataset.discard()
+        print(f"Added none of {len(found.pairs)} pairs, and made no dataset.")
+        return 1
     print(f"Added {len(added)} of {len(found.pairs)} pairs to {args.data}, which has {len(dataset.cases)} cases now.")
     return 1 if problems else 0
 
@@ -152,6 +156,9 @@ def _split(args: argparse.Namespace) -> int:
     if args.assign:
         moves = [text.partition("=")[::2] for text in args.assign]
         for patient, split in moves:
+            # All of them, before the first is moved.
+            dataset.check_move(patient, split)
+        for patient, split in moves:
             dataset.assign(patient, split)
     else:
         dataset.split(tuple(args.shares or SHARES), seed=args.seed, keep=args.keep)
@@ -172,7 +179,7 @@ def _remove(args: argparse.Namespace) -> int:
     from MedSAMSlicerLib.dataset.site import SiteDataset
 
     dataset = SiteDataset.open(args.data)
-    for case_id in args.case:
+    for case_id in [dataset.case(each).id for each in dict.fromkeys(args.case)]:
         dataset.remove(case_id)
         print(f"Removed {case_id}.")
     return 0

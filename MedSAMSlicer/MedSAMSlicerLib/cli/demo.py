@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedSAMSlicerLib.cli.consent import consent
+from MedSAMSlicerLib.cli.outputs import check_folder
 from MedSAMSlicerLib.cli.progress import ProgressBar
 from MedSAMSlicerLib.cli.segment import require_slicer_core, write_json
 
@@ -37,6 +38,7 @@ def add_parser(subparsers: _Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fetch what is missing, segment, print the table, write segmentations and pictures."""
+    check_folder("output folder", args.output)
     if refusal := _fetch(agreed=args.yes):
         return refusal
     with require_slicer_core():

@@ -12,6 +12,8 @@ from MedSAMSlicerLib.cli.outputs import RunFiles, check_json
 from MedSAMSlicerLib.cli.segment import write_json
 
 if TYPE_CHECKING:
+    from MedSAMSlicerLib.volume.labels import Labels
+
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 # Atlases of the whole brain have some 200 labels; an image has as many values, or more.
@@ -32,6 +34,17 @@ def add_parser(subparsers: _Subparsers) -> None:
     parser.add_argument("--tolerance-mm", type=float, default=2.0, help="of the surface Dice, default 2")
     parser.add_argument("--json", metavar="OUT.json", help="the figures; - for the standard output")
     parser.set_defaults(run=run)
+
+
+def _counterpart(label: int, reference: Labels, prediction: Labels) -> int:
+    """Return the label of the prediction that stands for one of the reference; 0 if there is none.
+
+    It is that of the same number, but of the same name where both files have names, and some in common.
+    """
+    if not set(reference.names.values()) & set(prediction.names.values()):
+        return label
+    alike = [number for number, name in prediction.names.items() if name == reference.names.get(label)]
+    return label if label in alike else next(iter(alike), 0)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
         prediction = prediction.resampled_to(reference)
     rows = []
     for value in values:
-        predicted = value if args.prediction_label is None else args.prediction_label
+        predicted = (
+            _counterpart(value, reference, prediction) if args.prediction_label is None else args.prediction_label
+        )
         masks = prediction.mask(predicted), reference.mask(value)
         if not masks[0].any() and not masks[1].any():
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import traceback
 
@@ -38,7 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (segment, evaluate, dataset, train, report, models, cache, bench, demo):
         command.add_parser(subparsers)
-    args = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if any(re.fullmatch(r"(--[\w-]+=)?", each) for each in given):
+        # As a path it would be the folder that one is in.
+        parser.error("an argument is empty: is a variable of the shell not set?")
+    args = parser.parse_args(given)
     with streams.loud() if args.debug else streams.quiet():
         code, text = _run(args)
         # It has ended: nothing may follow this line, nor take its place.

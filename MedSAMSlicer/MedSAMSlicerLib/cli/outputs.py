@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import unicodedata
 from collections.abc import Iterable
@@ -30,6 +31,8 @@ class RunFiles:
         Of a folder the DICOM files are read; so they are beside one file of a series.
         """
         self._known.setdefault(_place(path), []).append((what, path))
+        for beside in _voxels_of(path):
+            self._known.setdefault(_place(beside), []).append((f"voxels of the {what}", beside))
         self._folders.setdefault((path if path.is_dir() else path.parent).resolve(), what)
 
     def reads_dataset(self, folder: Path) -> None:
@@ -68,20 +71,26 @@ def check_output(what: str, path: Path, endings: Iterable[str]) -> None:
     :raises OSError: if its folder, or the one that this would be made in, can't be written to.
     """
     if not path.name.endswith(tuple(endings)):
-        letters = "in small letters, " if path.name.lower().endswith(tuple(endings)) else ""
-        raise ValueError(f"The {what} {path} must end with {letters}{' or '.join(endings)}.")
+        letters = ", in small letters" if path.name.lower().endswith(tuple(endings)) else ""
+        raise ValueError(f"The {what} {path} must end with {' or '.join(endings)}{letters}.")
     if path.is_dir():
         raise ValueError(f"The {what} {path} is a folder: give the path of a file.")
     if path.exists() and not path.is_file():
         raise ValueError(f"The {what} {path} is no file but a device or the like: give the path of a file.")
-    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    check_folder("output folder", path.absolute().parent)
+
+
+def check_folder(what: str, path: Path) -> None:
+    """Refuse a folder that can neither be written to nor made, before the work.
+
+    :raises OSError: if it, or the one that it would be made in, can't be written to or is a file.
+    """
+    folder = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OSError(
-            f"The output folder {folder} can't be written to ({error.strerror}): give another one."
-        ) from error
+        raise OSError(f"The {what} {folder} can't be written to ({error.strerror}): give another one.") from error
 
 
 def check_json(files: RunFiles, target: str | None) -> None:
@@ -96,7 +105,11 @@ def _place(path: Path) -> _Place:
 
     Names are told apart without the case of letters, see `_one_name`.
     """
-    there, names = path.resolve(), []
+    try:
+        there, names = path.resolve(), list[str]()
+        there.exists()
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{path} can't be found ({error}): give another path.") from error
     while not there.exists():
         names.append(unicodedata.normalize("NFC", there.name).casefold())
         there = there.parent
@@ -116,6 +129,22 @@ def _one_name(path: Path, other: Path) -> bool:
     except OSError:
         # Where nothing can be written, this is told by whoever tries.
         return False
+
+
+def files_of(volume: Path) -> list[Path]:
+    """List the files that a volume is read from: all DICOM files of its folder, or its own and those that it names."""
+    if volume.is_dir() or _is_dicom(volume):
+        folder = volume if volume.is_dir() else volume.resolve().parent
+        return [each for each in sorted(folder.iterdir()) if _is_dicom(each)]
+    return [volume, *_voxels_of(volume)]
+
+
+def _voxels_of(path: Path) -> list[Path]:
+    """List the files beside a header that it names: the voxels of .nhdr and .mhd files lie apart."""
+    if path.suffix.lower() not in (".nhdr", ".mhd") or not path.is_file():
+        return []
+    header = path.read_bytes()[: 1 << 16]
+    return [each for each in path.parent.iterdir() if each != path and os.fsencode(each.name) in header]
 
 
 def _is_dicom(path: Path) -> bool:

@@ -153,6 +153,7 @@ class Repetition:
 
     def _check(self, segment: ToldSegment) -> None:
         """Refuse a segment that its run alone does not make."""
+        from MedSAMSlicerLib.volume.propagation import check_propagation
         from MedSAMSlicerLib.volume.provenance import Prompts
 
         fields = segment.fields
@@ -166,7 +167,16 @@ class Repetition:
             raise ValueError(
                 f"The segment {segment.name!r} of {self.path} does not tell {_listed(missing)}: it can't be made again."
             )
-        Prompts.from_text(fields["Prompts"])
+        try:
+            Prompts.from_text(fields["Prompts"])
+            check_propagation(fields["Propagation"], follows=False)
+            if " (" not in fields["Window"]:
+                raise ValueError(f"The window {fields['Window']!r} is none.")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"The segment {segment.name!r} of {self.path} can't be made again, as what it tells of its run was "
+                f"changed: {error}"
+            ) from error
 
 
 def check_options(args: argparse.Namespace, defaults: Callable[[str], Any]) -> None:

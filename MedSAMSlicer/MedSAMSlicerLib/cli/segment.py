@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedSAMSlicerLib.cli.foretold import foretell
-from MedSAMSlicerLib.cli.outputs import RunFiles, check_output
+from MedSAMSlicerLib.cli.outputs import RunFiles, check_folder, check_output
 from MedSAMSlicerLib.cli.progress import ProgressBar
 from MedSAMSlicerLib.cli.repeat import Repetition, check_options, find_model, volume_told
 from MedSAMSlicerLib.store.pace import remember_pace
@@ -277,7 +277,9 @@ def check_arguments(args: argparse.Namespace) -> None:
     count = len(args.roi or []) or len(args.box or []) // 6 or len(args.slice_box or []) // 5
     count = count or len(args.line or [])
     if len(args.name) > count and not args.repeat:
-        raise ValueError(f"There are {len(args.name)} names for {count} boxes.")
+        raise ValueError(f"There are {len(args.name)} names for {count} boxes: give each one name, or fewer names.")
+    if args.embeddings:
+        check_folder("folder of embeddings", args.embeddings)
     for what, path in outputs_of(args).items():
         check_output(what, path, _ENDINGS[what])
 

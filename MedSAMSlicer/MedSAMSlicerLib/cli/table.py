@@ -10,13 +10,13 @@ COLUMNS = ("volume", "output", *PROMPTS, "name", "limit", "window", "axis", "pro
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Read the rows of a table, column -> cell without spaces around it; lines without any cell are left out.
+    """Read the rows of a table, column -> cell without spaces around it; empty lines are left out.
 
     :raises ValueError: if the file is no such table, or a row can't be meant so.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [[cell.strip() for cell in line] for line in csv.reader(file)]
+            lines = [_without_rest([cell.strip() for cell in line]) for line in csv.reader(file, strict=True)]
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is no text in UTF-8 (byte {error.start}): save it as 'CSV UTF-8', as spreadsheets call that."
@@ -47,3 +47,10 @@ def read_table(path: Path) -> list[dict[str, str]]:
         if not cells["output"]:
             raise ValueError(f"Row {number} of {path} has no output: give each row its own file.")
     return table
+
+
+def _without_rest(line: list[str]) -> list[str]:
+    """Leave out empty cells at the end, as spreadsheets write them."""
+    while line and not line[-1]:
+        line.pop()
+    return line

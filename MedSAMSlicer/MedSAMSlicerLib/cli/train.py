@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedSAMSlicerLib.cli.interrupt import EXIT_INTERRUPTED
-from MedSAMSlicerLib.cli.outputs import RunFiles, check_json, check_output
+from MedSAMSlicerLib.cli.outputs import RunFiles, check_folder, check_json, check_output
 from MedSAMSlicerLib.cli.progress import ProgressBar
 from MedSAMSlicerLib.cli.ranks import rank_and_size
 from MedSAMSlicerLib.cli.segment import write_json
@@ -101,6 +101,15 @@ def _check_files(args: argparse.Namespace) -> None:
             check_output(what, path, (".pth",))
             files.writes(what, path)
     check_json(files, args.json)
+    if args.embeddings:
+        check_folder("folder of embeddings", args.embeddings)
+    if args.run_folder:
+        check_folder("folder of the run", args.run_folder)
+        files.writes("folder of the run", args.run_folder)
+        outputs = (args.output, args.official, args.json if args.json != "-" else None)
+        for path in map(Path, filter(None, outputs)):
+            if path.resolve().parent == args.run_folder.resolve():
+                raise ValueError(f"{path} is in the folder of the run, which has files of its own: give another path.")
 
 
 def _show(progress: Progress, bar: ProgressBar) -> None:

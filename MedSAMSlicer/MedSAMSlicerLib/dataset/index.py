@@ -13,6 +13,8 @@ from MedSAMSlicerLib.store.folder import replacing
 
 FORMAT = "MedSAMSlicer site dataset"
 VERSION = 1
+# Ids of cases have at most nine digits.
+_MOST = 10**8
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Index:
             raise ValueError(
                 f"{path} is no index of a dataset, or damaged ({error}): restore it from a backup."
             ) from error
-        raise ValueError(f"{path} has the version {version}, this program reads {VERSION}: update MedSAMSlicer.")
+        raise ValueError(f"{path} has the version {version!r}, this program reads {VERSION}: update MedSAMSlicer.")
 
     def _check(self) -> None:
         """Refuse what no program of ours writes.
@@ -82,8 +84,8 @@ class Index:
         :raises ValueError: the text names what is wrong.
         """
         for name in ("next_case", "next_patient"):
-            if type(number := getattr(self, name)) is not int or number < 1:
-                raise ValueError(f"{name} is {number!r} instead of a number from 1")
+            if type(number := getattr(self, name)) is not int or not 0 < number < _MOST:
+                raise ValueError(f"{name} is {number!r} instead of a number from 1 to {_MOST - 1}")
         ids = [case.id for case in self.cases]
         if twice := [each for each in ids if ids.count(each) > 1]:
             raise ValueError(f"{twice[0]} is there twice")

@@ -72,6 +72,18 @@ class SiteDataset:
         dataset._write(dataset._index)
         return dataset
 
+    def discard(self) -> None:
+        """Delete a dataset to which no case was ever added, with its folder unless something else is in it."""
+        with self._changing() as index:
+            if index.cases or index.next_case > 1:
+                return
+            for name in (_INDEX, _KEY, f".{_INDEX}.lock"):
+                (self.folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                for folder in (self.folder / "cases", self.folder):
+                    if folder.exists():
+                        folder.rmdir()
+
     @classmethod
     def open(cls, folder: Path) -> SiteDataset:
         """Open a dataset.
@@ -209,20 +221,27 @@ class SiteDataset:
         :param case_or_patient: the id of a case or the pseudonym of its patient.
         :raises ValueError: if there is none of this name, or a patient is to be tested on whom a model was trained.
         """
-        if split not in SPLITS:
-            raise ValueError(f"The split {split!r} is unknown: give one of {', '.join(SPLITS)}.")
         with self._changing() as index:
-            known = case_or_patient in self.patients
-            patient = case_or_patient if known else self.case(case_or_patient).patient
-            moved = [case for case in index.cases if case.patient == patient]
-            runs = sorted({run for case in moved for run in self.runs(case)})
-            if split == "test" and runs:
-                raise ValueError(
-                    f"{patient} was used for training ({', '.join(runs)}), so a report on {case_or_patient} would "
-                    "flatter: choose another patient for the test, or add cases that no model has seen."
-                )
+            patient = self.check_move(case_or_patient, split)
             self._write(index.dealt({patient: split}))
         return tuple(case for case in self.cases if case.patient == patient)
+
+    def check_move(self, case_or_patient: str, split: str) -> str:
+        """Return the pseudonym of a patient who may be moved to a split.
+
+        :raises ValueError: as `assign` does.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"The split {split!r} is unknown: give one of {', '.join(SPLITS)}.")
+        known = case_or_patient in self.patients
+        patient = case_or_patient if known else self.case(case_or_patient).patient
+        runs = sorted({run for case in self.cases if case.patient == patient for run in self.runs(case)})
+        if split == "test" and runs:
+            raise ValueError(
+                f"{patient} was used for training ({', '.join(runs)}), so a report on {case_or_patient} would "
+                "flatter: choose another patient for the test, or add cases that no model has seen."
+            )
+        return patient
 
     def mark_used(self, case_ids: Collection[str], run: str) -> None:
         """Remember that a training run has seen cases, so that they never serve for a report.
@@ -254,7 +273,11 @@ class SiteDataset:
         with tempfile.TemporaryDirectory(dir=cases, prefix=_DRAFT) as folder:
             draft = Path(folder) / case.id
             draft.mkdir()
-            yield draft
+            try:
+                yield draft
+            except FileError as error:
+                # The place of the draft means nothing to anybody.
+                raise FileError(str(error).replace(str(draft), str(cases / case.id))) from error
 
     def _clean(self) -> None:
         """Delete what a process that was killed has left half-written; only who holds the lock may."""

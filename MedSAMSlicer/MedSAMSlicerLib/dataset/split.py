@@ -27,7 +27,7 @@ def split_patients(
     :return: patient -> split, of all patients.
     :raises ValueError: if the shares are not such.
     """
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or not shares[0]:
+    if len(shares) != 3 or min(shares) < 0 or not abs(sum(shares) - 1) <= 1e-6 or not shares[0]:
         text = ", ".join(f"{share:g}" for share in shares)
         raise ValueError(f"The shares {text} can't be dealt: give train, validation and test, which sum up to 1.")
     fixed = fixed or {}

@@ -20,12 +20,12 @@ def read_log(path: Path) -> list[Row]:
 
     :raises ValueError: if the file is no such log.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines) and rows:
                 break
             raise ValueError(f"{path} is no log of a training run: line {number} is not JSON.") from error

@@ -108,7 +108,7 @@ class HeadlessScene:
             kinds = [str(markup["type"]) for markup in json.loads(text)["markups"]]
         except FileNotFoundError as error:
             raise FileError(f"{path} does not exist: check the path.") from error
-        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, IsADirectoryError, RecursionError) as error:
             raise FileError(
                 f"{path} is not a markups file of Slicer: save the {kind} as .mrk.json and give that."
             ) from error
@@ -141,5 +141,5 @@ def _has_two_ends(line: slicer.vtkMRMLMarkupsLineNode) -> bool:
 
 def _is_a_box(roi: slicer.vtkMRMLMarkupsROINode) -> bool:
     """Tell whether an ROI has a place, directions and a size."""
-    placed = numpy_from_matrix(roi.GetObjectToNodeMatrix())
+    placed = [numpy_from_matrix(matrix) for matrix in (roi.GetObjectToNodeMatrix(), roi.GetObjectToWorldMatrix())]
     return bool(np.isfinite(placed).all() and np.isfinite(roi.GetSize()).all() and any(roi.GetSize()))

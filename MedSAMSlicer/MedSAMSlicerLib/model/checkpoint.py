@@ -44,7 +44,7 @@ _FOREIGN_PARAMETERS = {
 # The pickle of an archive lists the parameters and holds none: SAM-H's has 150 kB, with its optimizer's some more.
 _LARGEST_PICKLE = 100_000_000
 # What PyTorch's reader raises of damaged files, or such as were made to be.
-_UNREADABLE = (
+UNREADABLE = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
     struct.error,
 )
@@ -192,7 +192,8 @@ def _read(path: Path) -> Any:
     for start, what in _FOREIGN_HEADS.items():
         if head.lstrip().lower().startswith(start):
             raise CheckpointError(path, what, _WANTED)
-    if is_safetensors(head):
+    # (A file of that name PyTorch would hand over to a library that reads the format.)
+    if is_safetensors(head) or path.suffix.lower() == ".safetensors":
         try:
             return read_safetensors(path)
         except ValueError as error:
@@ -209,7 +210,7 @@ def _read(path: Path) -> Any:
         what = "a pickled Python object, which is code, not data, and was not executed"
         remedy = "Ask its author for a state dict, saved by torch.save(model.state_dict(), …)."
         raise CheckpointError(path, what, remedy) from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise CheckpointError(path, f"truncated or damaged ({type(error).__name__}: {error})", _AGAIN) from error
 
 

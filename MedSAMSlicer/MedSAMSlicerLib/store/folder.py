@@ -27,7 +27,10 @@ def store_folder() -> Path:
     """
     chosen = os.environ.get("MEDSAM_SLICER_HOME")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        try:
+            return Path(chosen).expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(f"MEDSAM_SLICER_HOME is {chosen!r}, below no home that is here: set a folder.") from error
     if sys.platform == "win32":
         cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":

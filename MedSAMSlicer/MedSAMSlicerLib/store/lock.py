@@ -28,6 +28,8 @@ def exclusive(path: Path, *, while_waiting: Callable[[], object] = lambda: None)
     lock = path.with_name(f".{path.name}.lock")
     with writing_to(path):
         lock.parent.mkdir(parents=True, exist_ok=True)
+        if lock.is_symlink():
+            lock.unlink()  # the note of the holder would be written to whatever it leads to
         file = lock.open("a+b")
     with file:
         deadline = time.monotonic() + PATIENCE_S

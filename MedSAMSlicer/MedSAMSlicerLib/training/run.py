@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from MedSAMSlicerLib.model.checkpoint import save_atomically
+from MedSAMSlicerLib.model.checkpoint import UNREADABLE, save_atomically
 from MedSAMSlicerLib.store.lock import exclusive
 from MedSAMSlicerLib.volume.files import atomic_output
 
@@ -93,7 +94,10 @@ class RunFolder:
         if not path.is_file():
             self._write(path, settings)
             return
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{path} is damaged: give another folder for the run, or delete this one.") from error
         if before != settings:
             differing = sorted(_differing(before, settings))
             raise RunError(
@@ -104,7 +108,10 @@ class RunFolder:
     def load_state(self) -> dict[str, Any] | None:
         """Read what `save_state` wrote, None in a new run."""
         path = self.folder / "state.pt"
-        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+        except (pickle.UnpicklingError, *UNREADABLE) as error:
+            raise RunError(f"{path} is damaged: give another folder for the run, or delete this one.") from error
 
     def save_state(self, state: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Write what the next epoch begins with, and the log of the epochs that are done."""

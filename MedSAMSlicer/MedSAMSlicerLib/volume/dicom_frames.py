@@ -100,7 +100,9 @@ def _whole_frames(items: _Items) -> int:
         struct.unpack("<H", items.get((0x0028, tag), b"\0\0")[:2])[0] for tag in (0x0010, 0x0011, 0x0100)
     )
     (samples,) = struct.unpack("<H", items.get((0x0028, 0x0002), b"\1\0")[:2])
-    return int(pixels * 8 // max(rows * columns * bits * samples, 1))
+    # Its two colors are told for every other pixel only.
+    halved = items.get((0x0028, 0x0004), b"").strip(b"\0 ") == b"YBR_FULL_422"
+    return int(pixels * 8 // max(rows * columns * bits * (2 if halved else samples), 1))
 
 
 class _Walk:

@@ -93,7 +93,7 @@ def _check_line(path: Path, names: Sequence[str], positions: np.ndarray, plane: 
     units = np.column_stack([plane.axes * (1 / plane.spacing), plane.normal / gap])
     drift = step - gap * plane.normal
     off = np.abs((positions - positions[0] - numbers * step) @ units).max(axis=1)
-    if off.max() > _OFF_LINE or float(np.linalg.norm(drift)) > gap:
+    if off.max() > _OFF_LINE:
         # Which one it is, the usual step tells better than one to the last slice, which may be the wrong one.
         usual = np.median(np.diff(positions, axis=0), axis=0)
         rest = positions - numbers * usual
@@ -102,6 +102,11 @@ def _check_line(path: Path, names: Sequence[str], positions: np.ndarray, plane: 
         raise FileError(
             f"The DICOM series {path} is no regular stack: {names[worst]} lies {beside[worst] or off.max():.3g} mm "
             f"beside the line through the other slices. {REMEDY}"
+        )
+    if float(np.linalg.norm(drift)) > gap:
+        raise FileError(
+            f"The DICOM series {path} is no regular stack: from slice to slice it moves {np.linalg.norm(drift):.3g} mm "
+            f"aside and {gap:.3g} mm up, which is no tilt of a gantry. {REMEDY}"
         )
     tilted = float(np.abs(drift @ units).max()) * len(positions) > _TILT
     return step if tilted else gap * plane.normal

@@ -108,6 +108,8 @@ def _read(path: Path) -> pydicom.Dataset:
 def _frames(dataset: pydicom.Dataset) -> Iterator[_Frame]:
     """List the frames in which something is drawn."""
     least = float(dataset.MaximumFractionalValue) / 2 if dataset.SegmentationType == "FRACTIONAL" else 1
+    if not least > 0:
+        raise ValueError(f"its maximum of fractions is {dataset.MaximumFractionalValue}")
     try:
         stored = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
     except (RuntimeError, NotImplementedError) as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +20,7 @@ _COPY = "Copy or download it again."
 
 # Imager Pixel Spacing and Nominal Scanned Pixel Spacing, which GDCM takes for Pixel Spacing where they should be.
 _DETECTOR_SPACINGS = ("0018|1164", "0018|2010")
+_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 # Media storage SOP classes (DICOM PS3.4, B.5) of files that lie beside images and are none: directories, reports,
 # presentation states, registrations, raw data, radiotherapy structures and plans, waveforms, documents.
 _NO_IMAGES = re.compile(
@@ -40,6 +43,7 @@ def read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray]:
     folder = path if path.is_dir() else path.resolve().parent
     files = _files(path, folder)
+    _give_back()
     if len(files) == 1:
         return _read_single(files[0])
     headers = [_header(file) for file in files]
@@ -54,7 +58,7 @@ def _read_dicom(path: Path) -> tuple[np.ndarray, np.ndarray]:
     # Each slice by itself: every file has its own slope and intercept, and its own damage.
     voxels = np.empty(shape, dtype=np.result_type(*kinds))
     for k, number in enumerate(order):
-        image = _read_pixels(files[number])  # named, as a view does not keep it alive
+        image = _read_slice(files[number])  # named, as a view does not keep it alive
         voxels[k] = sitk.GetArrayViewFromImage(image).reshape(shape[1:])
     return voxels, ijk_to_lps
 
@@ -85,6 +89,13 @@ def _files(path: Path, folder: Path) -> list[Path]:
     return files
 
 
+def _give_back() -> None:
+    """Give the system what was freed: GDCM lists a series by reading all of it, and glibc would keep as much memory."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def _refuse_unread(folder: Path, uid: str, files: Sequence[Path], read: set[str]) -> None:
     """Refuse a folder with a file that seems to belong to a series but can't be read: a slice would be missing.
 
@@ -93,7 +104,8 @@ def _refuse_unread(folder: Path, uid: str, files: Sequence[Path], read: set[str]
     endings = {file.suffix.lower() for file in files} - {""}
     patterns = {re.sub(r"\d+", "0", file.name) for file in files}
     for file in sorted(folder.iterdir()):
-        if file.name in read or not file.is_file():
+        # (macOS writes such a file beside every one that it copies to a foreign disk.)
+        if file.name in read or file.name.startswith("._") or not file.is_file():
             continue
         with file.open("rb") as content:
             head = content.read(1 << 16)
@@ -116,7 +128,7 @@ def _read_single(file: Path) -> tuple[np.ndarray, np.ndarray]:
     header = _header(file)
     if (count := _frame_count(header)) > 1:
         return _read_frames(file, header, count)
-    pixels = sitk.GetArrayFromImage(_read_pixels(file))
+    pixels = sitk.GetArrayFromImage(_read_slice(file))
     columns, rows, channels = _size(header)
     voxels = pixels.reshape((1, rows, columns) if channels == 1 else (1, rows, columns, channels))
     plane = _plane(file, header, alone=True)
@@ -174,7 +186,19 @@ def _header(file: Path) -> sitk.ImageFileReader:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise FileError(f"{file} can't be read as a DICOM image ({reason(error)}). {_COPY}") from error
+    if reader.HasMetaDataKey("0008|0016") and reader.GetMetaData("0008|0016").strip(" \0") == _SEGMENTATION:
+        raise FileError(f"{file} is a DICOM segmentation and no image: give the series that it was drawn on.")
     return reader
+
+
+def _read_slice(file: Path) -> sitk.Image:
+    """Read the pixels of a file that is one slice; where there are too few, GDCM would make the rest up."""
+    whole = 1
+    with contextlib.suppress(ValueError):
+        whole = read_frames(file)[1]
+    if whole < 1:
+        raise FileError(f"{file} has too few pixels for its rows and columns. {_COPY}")
+    return _read_pixels(file)
 
 
 def _read_pixels(file: Path) -> sitk.Image:

@@ -136,7 +136,7 @@ def write_labelmap(path: Path, labels: np.ndarray, ijk_to_ras: np.ndarray) -> No
             with quiet():
                 sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:
-            raise FileError(f"{path} can't be written: {reason(error)}.") from error
+            raise FileError(f"{path} can't be written ({reason(error)}): is the disk full?") from error
         del image
         # ITK's writers say nothing when the disk is full.
         try:

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from MedSAMSlicerLib.volume.meta_image import check_compressed
 from MedSAMSlicerLib.volume.nifti_header import has_plain_place
 
 _SHEARED = (
     "has voxels that are sheared, or of another size in its sform than beside it: programs place such a file "
     "differently. Save it as NRRD from the program that made it."
 )
+# Of a file in another format that is damaged or cut off ITK returns what is left, without a word.
+_FORMATS = ("NrrdImageIO", "NiftiImageIO", "MetaImageIO", "PNGImageIO")
 # Held while the standard error stream is turned away: two threads at once would lose it.
 _STREAM = threading.RLock()
 
@@ -30,7 +33,8 @@ class FileError(ValueError):
 def read_image(path: Path) -> sitk.Image:
     """Read a file as ITK does.
 
-    :raises FileError: if there is no such file, it is a folder, empty, or no image.
+    :raises FileError: if there is no such file, it is a folder, empty, damaged, or no image in a format of which damage
+        is noticed.
     """
     if not path.exists():
         raise FileError(f"{path} does not exist: check the path.")
@@ -38,12 +42,22 @@ def read_image(path: Path) -> sitk.Image:
         raise FileError(f"{path} is a folder: give one file.")
     if path.stat().st_size == 0:
         raise FileError(f"{path} is empty: copy or download it again.")
+    with quiet():
+        kind = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
+    if kind and kind not in _FORMATS:
+        name = kind.removesuffix("ImageIO").replace("GDCM", "DICOM")
+        raise FileError(
+            f"{path} is a {name} file: give NRRD, NIfTI, MetaImage or PNG; Slicer and other programs save these."
+        )
     plain = True
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        try:
+    try:
+        # (One whose first bytes are damaged ITK takes for none.)
+        if kind == "NiftiImageIO" or path.name.lower().endswith((".nii", ".nii.gz")):
             plain = has_plain_place(path)
-        except ValueError as error:
-            raise FileError(f"{path} is {error}") from error
+        elif kind == "MetaImageIO":
+            check_compressed(path)
+    except ValueError as error:
+        raise FileError(f"{path} is {error}") from error
     try:
         with quiet():
             image = sitk.ReadImage(str(path))

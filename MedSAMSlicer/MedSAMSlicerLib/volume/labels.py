@@ -94,7 +94,7 @@ def read_labels(path: Path) -> Labels:
     count = image.GetNumberOfComponentsPerPixel()
     layers = tuple(sitk.VectorIndexSelectionCast(image, n) for n in range(count)) if count > 1 else (image,)
     arrays = [sitk.GetArrayViewFromImage(layer) for layer in layers]
-    if any(array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)) for array in arrays):
+    if any(array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.floor(array))).all() for array in arrays):
         raise FileError(f"{path} has values that are no whole numbers: is it an image instead of a label map?")
     tags = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
     places, names = _segments(Path(path), tags, count)

@@ -1,4 +1,4 @@
-"""What the header of a NIfTI-1 file tells that ITK passes over: cut-off voxels, and places that it can't hold.
+"""What the header of a NIfTI-1 file, or pair, tells that ITK passes over: damaged voxels, and places it can't hold.
 
 The format: nifti1.h of the NIfTI Data Format Working Group.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -23,23 +24,44 @@ def has_plain_place(path: Path) -> bool:
 
     Else the sform is sheared or scaled: ITK refuses it, or takes the qform instead without a word.
 
-    :raises ValueError: if the file is cut off or damaged; the text says how.
+    :raises ValueError: if the file or the other one of its pair is cut off or damaged; the text says how.
     """
+    header, size = _content(_one_of_pair(path, "hdr"))
+    voxels = _one_of_pair(path, "img")
+    if voxels != _one_of_pair(path, "hdr"):
+        _, size = _content(voxels)
+    # In either byte order; ITK itself tells what is no NIfTI file.
+    for order in "<>":
+        if len(header) == 348 and struct.unpack_from(f"{order}i", header)[0] == 348:
+            if header[344:347] not in (b"n+1", b"ni1"):
+                raise ValueError(
+                    "no NIfTI file but one of ANALYZE 7.5, which does not tell left from right, or damaged. Save it as "
+                    "NIfTI from the program that made it."
+                )
+            _check_size(header, order, size)
+            return _check_place(header, order)
+    return True
+
+
+def _one_of_pair(path: Path, kind: str) -> Path:
+    """Find the file of header or voxels, "hdr" or "img"; the file itself where it holds both, or its pair is alone."""
+    name = re.sub(r"(hdr|img)(\.gz)?$", kind, path.name.lower())
+    if path.name.lower().startswith(name):
+        return path
+    # (So that the other one may be compressed, or written in capital letters.)
+    beside = (each for each in sorted(path.parent.iterdir()) if each.name.lower() in (name, f"{name}.gz"))
+    return next(beside, path)
+
+
+def _content(path: Path) -> tuple[bytes, int]:
+    """Read the first bytes of a file, as many as a header has, and how many it has unpacked; reads all of it."""
     with path.open("rb") as plain:
         compressed = plain.read(2) == b"\x1f\x8b"
     try:
         with gzip.open(path, "rb") if compressed else path.open("rb") as file:
-            header = file.read(348)
-            size = file.seek(0, os.SEEK_END)
+            return file.read(348), file.seek(0, os.SEEK_END)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"cut off or damaged ({error}): copy or download it again.") from error
-    # In either byte order; ITK itself tells what is no NIfTI file.
-    for order in "<>":
-        if len(header) == 348 and struct.unpack_from(f"{order}i", header)[0] == 348:
-            if header[344:347] == b"n+1":
-                _check_size(header, order, size)
-            return _check_place(header, order)
-    return True
 
 
 def _check_size(header: bytes, order: str, size: int) -> None:
