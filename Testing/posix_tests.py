@@ -12,6 +12,8 @@ NEEDS_POSIX = {
     "test_command_line.py::test_ctrl_c_in_the_middle_leaves_no_file_and_keeps_the_older_one": "SIGINT to one process",
     "test_command_line.py::test_ctrl_c_during_an_import_lets_it_end_and_is_one_line": "SIGINT to one process",
     "test_command_line.py::test_a_closed_standard_output_is_no_error_and_no_file_takes_its_number": "bash",
+    "test_batch_command.py::test_the_note_of_a_row_is_not_written_through_a_link": "links without a privilege",
+    "test_memory.py": "a process's memory, told by the system",
     "test_cache_command.py::test_a_link_is_removed_and_what_it_leads_to_is_not": "links without a privilege",
     "test_fine_tuning.py::test_the_process_may_be_killed_in_the_middle_of_writing_and_the_files_stay_whole": "SIGKILL",
     "test_site_dataset.py::"

@@ -63,14 +63,14 @@ def refine(
         doubt = np.flatnonzero((odds >= 1 / _DECIDED) & (odds <= _DECIDED) & box)
         unsure.append((odds.take(doubt), code.take(doubt)))
     doubts, bins = (np.concatenate(each) for each in zip(*unsure, strict=True))
-    factors = np.ones(_BINS, np.float32)
+    factors = None
     for _ in range(_ROUNDS):
-        within = sure + _counts(bins[doubts * factors.take(bins) < 1])[:_BINS]
+        within = sure + _counts(bins[(doubts if factors is None else doubts * factors.take(bins)) < 1])[:_BINS]
         around = held - within
         if within.sum() < _LEAST_VOXELS or around.sum() < _LEAST_VOXELS:
             break
         factors = np.exp(-np.clip(_log_ratio(within, around), -_LIMIT, _LIMIT)).astype(np.float32)
-    if (factors == 1).all():
+    if factors is None:
         return np.where(inside, probabilities, np.float32(0))
     for odds, code, box in zip(against, codes, inside, strict=True):
         odds *= factors.take(code, mode="clip")
