@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     _Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-# Atlases of the whole brain have some 200 labels; an image has as many values, or more.
-_MOST_LABELS = 500
-
 
 def add_parser(subparsers: _Subparsers) -> None:
     """Add ``evaluate`` to the program's commands."""
@@ -64,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     values = [args.label] if args.label is not None else reference.values()
     if not values:
         raise ValueError(f"{args.reference} has no label: there is nothing to compare with.")
-    if len(values) > _MOST_LABELS:
+    if args.label is None and reference.seem_an_image():
         raise ValueError(
             f"{args.reference} has {len(values)} different values: is it an image? Give a label map, or one --label."
         )

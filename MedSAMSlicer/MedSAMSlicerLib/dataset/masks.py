@@ -15,9 +15,6 @@ from MedSAMSlicerLib.volume.labels import Labels, read_labels
 # In voxels: how far the voxel centers of two files that mean the same grid may be apart.
 _TOLERANCE = 0.01
 
-# Atlases of the whole brain have some 200 labels; an image has as many values, or more.
-_MOST_LABELS = 500
-
 _COLORS = (
     "0.9 0.62 0",
     "0.34 0.71 0.91",
@@ -104,7 +101,7 @@ def _parts(path: Path, volume: Volume) -> tuple[Iterable[tuple[int, str, np.ndar
         segments = read_dicom_segmentation(path, volume)
         return [(segment.number, segment.name, segment.mask) for segment in segments], np.zeros(3, dtype=int)
     labels = read_labels(path)
-    if len(labels.places) > _MOST_LABELS:
+    if labels.seem_an_image():
         raise FileError(f"{path} has {len(labels.places)} different values: is it an image instead of a label map?")
     offset = _offset(path, labels, volume)
     return ((value, labels.names.get(value, ""), labels.mask(value)) for value in labels.values()), offset

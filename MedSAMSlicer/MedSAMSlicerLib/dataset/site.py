@@ -77,9 +77,11 @@ class SiteDataset:
         with self._changing() as index:
             if index.cases or index.next_case > 1:
                 return
-            for name in (_INDEX, _KEY, f".{_INDEX}.lock"):
+            for name in (_INDEX, _KEY):
                 (self.folder / name).unlink(missing_ok=True)
+            # (Windows deletes no file that is open, as the lock is.)
             with contextlib.suppress(OSError):
+                (self.folder / f".{_INDEX}.lock").unlink(missing_ok=True)
                 for folder in (self.folder / "cases", self.folder):
                     if folder.exists():
                         folder.rmdir()

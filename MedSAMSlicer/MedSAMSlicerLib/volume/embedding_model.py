@@ -64,6 +64,7 @@ class EmbeddingModel:
         """Learn from the mask of a slice that was seen, in place of one that was learned before.
 
         :param mask: bool (h, w), cut to the frame.
+        :param weight: of the slice against others.
         """
         places = self._slices[index]
         products = (places.rows_to_learn.T @ places.filled(mask)).astype(np.float64)
@@ -77,7 +78,8 @@ class EmbeddingModel:
     @property
     def nbytes(self) -> int:
         """Return what was seen and learned takes, in bytes."""
-        return sum(each.nbytes for each in self._slices.values())
+        total = 0 if self._total is None else self._total.moments.nbytes
+        return total + sum(each.nbytes for each in self._slices.values())
 
     def __contains__(self, index: int) -> bool:
         return index in self._slices
@@ -87,11 +89,8 @@ class EmbeddingModel:
     ) -> EmbeddingModel:
         """Return a model that has seen further slices and learned further masks; this one stays as it is."""
         other = copy.copy(self)
-        other._slices, other._learned, other._total = (
-            dict(self._slices),
-            dict(self._learned),
-            copy.deepcopy(self._total),
-        )
+        other._slices, other._learned = dict(self._slices), dict(self._learned)
+        other._total = copy.deepcopy(self._total)
         for index, (features, box) in seen.items():
             other.see(index, features, box)
         for index, mask in masks.items():

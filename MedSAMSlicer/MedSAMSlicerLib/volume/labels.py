@@ -12,6 +12,9 @@ import SimpleITK as sitk
 
 from MedSAMSlicerLib.volume.files import FileError, read_image
 
+# Atlases of the whole brain have some 200 labels; an image has as many values, or more.
+_MOST_LABELS = 500
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -36,6 +39,10 @@ class Labels:
     def values(self) -> list[int]:
         """List the labels, ascending."""
         return sorted(self.places)
+
+    def seem_an_image(self) -> bool:
+        """Tell whether there are more labels than anybody draws."""
+        return len(self.places) > _MOST_LABELS
 
     def mask(self, label: int) -> np.ndarray:
         """Return one label as bool (K, J, I); all False if there is none of it."""
