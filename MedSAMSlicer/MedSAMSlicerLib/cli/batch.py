@@ -60,7 +60,9 @@ def run_batch(args: argparse.Namespace) -> int:
             failed |= result["state"] == "failed"
             if result["state"] == "done":
                 remember_pace(kind, 1, result["seconds"])
-            print(json.dumps({"row": case.number, "output": case.row["output"], **result}), flush=True)
+            line = json.dumps({"row": case.number, "output": case.row["output"], **result})
+            # With its end at once: PyTorch's launcher buffers nothing, and another process's line must not get between.
+            print(f"{line}\n", end="", flush=True)
     return int(failed)
 
 
