@@ -6,7 +6,7 @@ who was left out from a box on one slice, from one 3-D box, and from a box per s
 the old kind. In the environment of the tests:
 
     python Testing/Benchmarks/site_training.py --data FOLDER [--sequence t1c flair] [--patients 1 2 3] [--every 3]
-        [--folder WORK] [OPTION=VALUE ...]
+        [--depth decoder] [--device cpu] [--leave PATIENT ...] [--folder WORK] [OPTION=VALUE ...]
 
 Options are fields of `training.recipe.Recipe`. Of each volume every third slice is taken, as of a scan of 3 mm, which
 is three times as fast. Embeddings and runs stay in the folder; a run that was interrupted goes on.
@@ -35,7 +35,7 @@ from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.fine_tuning import Job, Outcome, fine_tune
-from MedSAMSlicerLib.training.recipe import Recipe
+from MedSAMSlicerLib.training.recipe import DEPTHS, Recipe
 from MedSAMSlicerLib.training.strengths import sample_cases
 from MedSAMSlicerLib.training.validation import spread
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
@@ -108,58 +108,68 @@ def main() -> None:
     parser.add_argument("--sequence", nargs="+", default=["t1c", "flair"])
     parser.add_argument("--patients", nargs="+", type=int, default=[3], help="to train on, beside the one left out")
     parser.add_argument("--every", type=int, default=3, help="slice of a volume is taken")
+    parser.add_argument("--depth", default="decoder", choices=DEPTHS)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--leave", nargs="+", metavar="PATIENT", help="leave out these only, one after the other")
     parser.add_argument("--boxes", nargs="+", default=BOXES, choices=BOXES)
     parser.add_argument("--old", type=int, default=4, help="structures of the sample cases, of the old kind")
     parser.add_argument("--folder", type=Path, help="of datasets, runs and embeddings, by default a temporary one")
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE")
     args = parser.parse_args()
     changes = {name: ast.literal_eval(value) for name, _, value in (each.partition("=") for each in args.options)}
-    recipe = Recipe.of_depth("decoder", **changes)
+    recipe = Recipe.of_depth(args.depth, **changes)
     with tempfile.TemporaryDirectory() as temporary:
         work = args.folder or Path(temporary)
-        base = load_predictor("lite", "cpu")
+        base = load_predictor("lite", args.device)
         cache = StoredEmbeddings(work / "embeddings", base)
         old = [(each, segmented(each, base, cache, "tight")) for each in spread(sample_cases(), args.old)]
         for sequence in args.sequence:
             patients = patients_of(args.data, sequence, args.every)
             for count in args.patients:
-                measure(sequence, patients, count, recipe, work, base, cache, args.boxes, old)
+                measure(
+                    sequence, patients, args.leave or list(patients), count, recipe, work, base, cache, args.boxes, old
+                )
 
 
 def measure(
     sequence: str,
     patients: dict[str, tuple[Volume, np.ndarray, str]],
+    left: list[str],
     count: int,
     recipe: Recipe,
     work: Path,
     base: Predictor,
-    cache: StoredEmbeddings,
+    cache: EmbeddingCache,
     boxes: list[str],
     old: list[tuple[LoadedCase, tuple[float, float]]],
 ) -> None:
-    """Leave every patient out once, with as many others as the site."""
+    """Leave patients out, one at a time, with as many others as the site."""
     rows: dict[str, list[tuple[tuple[float, float], tuple[float, float]]]] = {box: [] for box in (*boxes, "old kind")}
     names, accepted = list(patients), 0
-    for number, name in enumerate(names):
+    for name in left:
+        number = names.index(name)
         others = (names[number + 1 :] + names[:number])[:count]
         folder = work / f"{sequence}-without-{name}-{count}"
         dataset = site_of({other: patients[other] for other in others}, folder / "site", {name: patients[name]})
-        job = Job(folder / "site", folder / "tuned.pth", recipe, device="cpu", embeddings=work / "embeddings")
+        device = str(base.device)
+        job = Job(folder / "site", folder / "tuned.pth", recipe, device=device, embeddings=work / "embeddings")
         outcome, minutes = trained(job)
         print(
             f"{sequence}, {name} left out, trained on {', '.join(others)}: {outcome.message} ({minutes:.1f} min)",
             flush=True,
         )
-        tuned = load_predictor(str(outcome.output), "cpu") if outcome.output else base
+        tuned = load_predictor(str(outcome.output), device) if outcome.output else base
+        # Another image encoder makes other embeddings.
+        own = cache if recipe.depth == "decoder" else EmbeddingCache(found_budget=0)
         accepted += outcome.output is not None
         (loaded,) = (dataset.load(case) for case in dataset.cases if case.split == "test")
         for box in boxes:
             before = segmented(loaded, base, cache, box)
-            rows[box].append((before, before if tuned is base else segmented(loaded, tuned, cache, box)))
+            rows[box].append((before, before if tuned is base else segmented(loaded, tuned, own, box)))
             show(f"  {name}", box, np.array(rows[box][-1:]))
         for structure, before in old if tuned is not base else []:
-            rows["old kind"].append((before, segmented(structure, tuned, cache, "tight")))
-    print(f"{sequence}, {count} patients to train on, {accepted} of {len(names)} models accepted")
+            rows["old kind"].append((before, segmented(structure, tuned, own, "tight")))
+    print(f"{sequence}, {count} patients to train on, {accepted} of {len(left)} models accepted")
     for box, pairs in rows.items():
         if pairs:
             show("  mean", box, np.array(pairs))

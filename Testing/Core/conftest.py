@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from Core.file_server import FileServer
 from MedSAMSlicerLib.store import download as download_module
@@ -12,8 +13,11 @@ from MedSAMSlicerLib.store.catalog import weights_named
 from MedSAMSlicerLib.store.folder import store_folder
 
 # Not skipped, but not there: nobody shall count it as passed.
+collect_ignore = []
 if not (store_folder() / "weights" / weights_named("medsam2").filename).is_file():
-    collect_ignore = ["test_medsam2_weights.py"]
+    collect_ignore.append("test_medsam2_weights.py")
+if not torch.cuda.is_available():
+    collect_ignore.append("test_gpu.py")
 
 
 @pytest.fixture

@@ -91,6 +91,7 @@ def joined(device: str = "auto") -> Iterator[Team]:
     They meet over NCCL on GPUs of NVIDIA, one GPU per process, and over Gloo elsewhere.
 
     :param device: see `inference.device.choose_device`.
+    :raises ValueError: if there are fewer GPUs than processes.
     """
     chosen = choose_device(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -98,7 +99,7 @@ def joined(device: str = "auto") -> Iterator[Team]:
         yield Team(0, 1, chosen)
         return
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        chosen = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         torch.cuda.set_device(chosen)
     distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
