@@ -207,7 +207,7 @@ def launched(job: Job, processes: int) -> subprocess.CompletedProcess[str]:
     options = {"data": job.data, "base": job.base, "output": job.output, "embeddings": job.embeddings, "epochs": 1}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [*launcher, "-m", "MedSAMSlicerLib.training", *(f"--{name}={value}" for name, value in options.items())]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCES), *sys.path])}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 

@@ -359,7 +359,8 @@ def _contrast(mask: np.ndarray, image: np.ndarray) -> float:
     sides = mask.view(np.uint8) + np.uint8(1)
     rim = np.flatnonzero(grown(sides, _RIM) == _BOTH)
     within, values = mask.take(rim), image.take(rim).astype(np.float64)
-    count, total = np.count_nonzero(within), values @ within
+    # (Not a product of vectors: BLAS shares it between threads, which wait for each other where others compute, too.)
+    count, total = np.count_nonzero(within), (values * within).sum()
     if not 0 < count < rim.size:
         return 0.0
     return abs(total / count - (values.sum() - total) / (rim.size - count))
