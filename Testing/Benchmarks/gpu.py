@@ -133,7 +133,7 @@ def measure_training(name: str, device: torch.device) -> None:
     """Print what a sample of training takes at every depth."""
     base = model_named(name)
     for depth in DEPTHS:
-        recipe = Recipe.of_depth(depth, variants=1)
+        recipe = Recipe.of_depth(depth, variants=1, slices_per_structure=0)
         samples = Samples(outlines_of(_SAMPLES), recipe)
         trainee = Trainee(load_copy(base), recipe, "base", "")
         with tempfile.TemporaryDirectory() as folder:

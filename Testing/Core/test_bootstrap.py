@@ -50,3 +50,5 @@ def test_figures_that_are_no_pairs_are_refused():
 def test_a_difference_is_written_with_its_sign():
     assert [signed(value) for value in (0.0123, -0.5, 0.0004, -0.0004)] == ["+0.012", "−0.500", "0.000", "0.000"]
     assert str(paired_difference([0.5, 0.5], [0.6, 0.6])) == "+0.100 (95 % interval +0.100 to +0.100)"
+    # An interval without width would look like certainty.
+    assert str(paired_difference([0.5], [0.6])) == "+0.100 (one patient, from whom nothing follows for others)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -74,6 +75,17 @@ def test_the_order_is_the_same_for_all_processes_new_in_every_epoch_and_a_whole_
     np.testing.assert_array_equal(order_of(3, turns, 1, 8), order_of(3, turns, 1, 8))
     assert not np.array_equal(order_of(3, turns, 1, 8), order_of(4, turns, 1, 8))
     assert len(order_of(3, turns, 1, 8)) == 32
+
+
+def test_a_structure_in_many_thin_slices_counts_no_more_than_in_few_and_each_slice_gets_its_turn(cone):
+    def turns(**settings: int) -> list[int]:
+        samples = Samples(cone, Recipe(**settings))
+        return list(itertools.chain.from_iterable(samples.of_epoch(epoch) for epoch in range(20)))
+
+    for most, each in ((3, 3), (6, 5), (0, 5)):
+        assert abs(len(turns(slices_per_structure=most)) - 20 * each) <= len(cone.all)
+    assert set(turns(slices_per_structure=1)) == set(range(5))
+    assert len(turns(slices_per_structure=3, samples_per_epoch=9)) > 20 * 8
 
 
 def test_boxes_are_drawn_inward_and_outward_within_what_users_do(two_blocks):

@@ -28,6 +28,7 @@ _RECIPE = {
     "accumulate": (int, "steps whose gradients are added up, for a larger batch than fits the memory"),
     "learning_rate": (float, "of AdamW at its height"),
     "samples_per_epoch": (int, "0 for as many as there are labelled slices"),
+    "slices_per_structure": (int, "of each label of a case, that count in that at most; 0: all"),
     "variants": (int, "of each slice, mirrored or windowed otherwise, whose embeddings are kept (depth decoder)"),
     "rank": (int, "of the adapter's matrices (depth adapter)"),
     "validated_structures": (int, "structures that are segmented in 3-D after each epoch"),

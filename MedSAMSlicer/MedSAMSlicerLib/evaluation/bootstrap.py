@@ -20,6 +20,8 @@ class Difference:
     count: int
 
     def __str__(self) -> str:
+        if self.count == 1:
+            return f"{signed(self.mean)} (one patient, from whom nothing follows for others)"
         return f"{signed(self.mean)} (95 % interval {signed(self.lower)} to {signed(self.upper)})"
 
 

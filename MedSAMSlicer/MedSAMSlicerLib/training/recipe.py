@@ -26,6 +26,9 @@ class Recipe:
     :param warmup: share of all steps in which the learning rate rises linearly.
     :param gradient_norm: to which gradients are clipped.
     :param samples_per_epoch: 0 for as many as there are labelled slices, counting each label.
+    :param slices_per_structure: how many slices of a label of a case count in that number at most; 0 for all. Thin
+        slices are alike, and with all of them an epoch has many more steps, by which patients who are left out lose
+        (Testing/Benchmarks/README.md).
     :param region_boxes: share of the samples that are asked with the box of the whole structure, as a 3-D box shows it
         in every slice; ``neighbor_boxes`` with the box around the mask of a neighboring slice. With both the
         propagation asks; ``tight_boxes`` with the edges of the slice's own mask; the other samples have a box as users
@@ -56,6 +59,7 @@ class Recipe:
     warmup: float = 0.05
     gradient_norm: float = 1.0
     samples_per_epoch: int = 0
+    slices_per_structure: int = 0
     tight_boxes: float = 0.0
     region_boxes: float = 0.0
     neighbor_boxes: float = 0.0
@@ -86,7 +90,14 @@ class Recipe:
         for name in ("learning_rate", "gradient_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a number above 0.")
-        for name in ("weight_decay", "samples_per_epoch", "seed", "left_out_below", *tolerances):
+        for name in (
+            "weight_decay",
+            "samples_per_epoch",
+            "slices_per_structure",
+            "seed",
+            "left_out_below",
+            *tolerances,
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more.")
         for name in ("learning_rate", "weight_decay", *tolerances):
@@ -117,6 +128,7 @@ class Recipe:
                 "tight_boxes": 1.0,
                 "variants": 1,
                 "strengths": (1.0,),
+                "slices_per_structure": 16,
                 "validated_slices": 16,
             },
             "adapter": {"learning_rate": 2e-4, "batch": 4},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +60,8 @@ class Samples:
     def __init__(self, outlines: Outlines, recipe: Recipe) -> None:
         self.outlines = outlines
         self.recipe = recipe
-        turns = turns_per_epoch([outline.groups for outline in outlines.all], recipe.samples_per_epoch)
+        count = recipe.samples_per_epoch or _worth(outlines.all, recipe.slices_per_structure)
+        turns = turns_per_epoch([outline.groups for outline in outlines.all], count)
         self._turns = turns
         self._kept = [Variation.numbered(number, recipe.seed) for number in range(recipe.variants)]
 
@@ -185,3 +187,9 @@ class Feed(Dataset[list[Prepared]]):
                 f"The embedding {self._path(sample)} has vanished or is damaged: delete it, and start the run again."
             )
         return Prepared(sample, torch.from_numpy(kept[0]), box)
+
+
+def _worth(outlines: Sequence[Outline], most: int) -> int:
+    """Count slices, of each structure as many as count at most; 0 for all."""
+    structures = Counter((outline.case_id, outline.label) for outline in outlines)
+    return sum(min(count, most or count) for count in structures.values())
