@@ -19,6 +19,8 @@ NEEDS_POSIX = {
     "test_site_dataset.py::"
     "test_an_addition_that_is_killed_leaves_the_cases_that_were_there_and_the_next_one_succeeds": "SIGKILL",
     "test_training_distributed.py": "PyTorch's Gloo without a file to meet at",
+    "test_gpu.py::test_pytorchs_launcher_trains_on_every_gpu": "NCCL",
+    "test_gpu.py::test_more_processes_than_gpus_are_refused_in_a_sentence": "NCCL",
     "test_python_process.py": "a PythonSlicer that is a shell script",
     "test_training_section.py": "a PythonSlicer that is a shell script",
     "test_torch_libraries.py": "dlopen",
