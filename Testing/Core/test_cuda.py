@@ -185,7 +185,7 @@ def test_a_box_keeps_the_host_waiting_once_for_masks_and_once_for_features_of_a_
     ("memory", "budget", "expected"),
     [
         (8 << 30, 1 << 30, [1, 1, *[4] * 7]),
-        (1 << 29, 1 << 30, [1, 1, *[2] * 14]),
+        (1 << 30, 1 << 30, [1, 1, *[2] * 14]),
         (1 << 28, 1 << 30, [1] * 30),
         # What was encoded ahead must not leave the cache before it is used.
         (8 << 30, 4, [1, 1, *[2] * 14]),

@@ -22,8 +22,9 @@ from MedSAMSlicerLib.prompts import Box
 _BOXES_ON_CPU = 16
 _BOXES_ON_GPU = 64
 # Slices that a GPU encodes in one batch at most: with more an H100 is no faster, and the next box waits for them. What
-# each is reckoned with, in bytes: on an H100 LiteMedSAM took 194 MiB and ViT-B 142 MiB; convolutions take workspaces.
-_AHEAD, _MEMORY_PER_SLICE = 4, 256 << 20
+# each is reckoned with, in bytes: on an H100 LiteMedSAM took 194 MiB and ViT-B 142 MiB, but ViT-B in single precision,
+# as on older cards, and ViT-H take more.
+_AHEAD, _MEMORY_PER_SLICE = 4, 512 << 20
 # Embeddings may take one part in so many of the memory that is free once the model is there.
 _EMBEDDINGS_PART = 4
 
