@@ -125,6 +125,10 @@ def main() -> None:
         old = [(each, segmented(each, base, cache, "tight")) for each in spread(sample_cases(), args.old)]
         for sequence in args.sequence:
             patients = patients_of(args.data, sequence, args.every)
+            if unknown := set(args.leave or ()) - set(patients):
+                parser.error(
+                    f"no patient {', '.join(sorted(unknown))} in {args.data}: give some of {', '.join(patients)}"
+                )
             for count in args.patients:
                 measure(
                     sequence, patients, args.leave or list(patients), count, recipe, work, base, cache, args.boxes, old

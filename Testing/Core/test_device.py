@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from MedSAMSlicerLib.inference.device import choose_device, choose_precision, full_precision, out_of_memory
+from MedSAMSlicerLib.inference.device import (
+    choose_device,
+    choose_precision,
+    free_memory,
+    full_precision,
+    out_of_memory,
+)
+from MedSAMSlicerLib.training.distributed import joined
 
 
 @pytest.fixture
@@ -145,3 +152,20 @@ def test_a_full_device_is_recognized_by_whatever_it_says(error: RuntimeError) ->
 @pytest.mark.parametrize("error", [RuntimeError("device-side assert triggered"), ValueError("out of memory")])
 def test_other_errors_are_not_taken_for_a_full_device(error: Exception) -> None:
     assert not out_of_memory(error)
+
+
+def test_memory_that_pytorch_keeps_for_later_is_free_and_what_tensors_hold_is_not(monkeypatch):
+    kept = {"reserved_bytes": {"all": {"current": 500}}, "allocated_bytes": {"all": {"current": 200}}}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 8000))
+    monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda device: kept)
+    assert free_memory(torch.device("cuda", 0)) == 1300
+
+
+def test_more_processes_than_gpus_are_refused_before_they_meet(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: [])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ValueError, match="The device 'cuda:1' is not there"), joined("cuda"):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import subprocess
@@ -138,30 +139,25 @@ def test_embeddings_of_a_cache_hold_on_both_devices(cases, on_cpu, on_gpu):
 @pytest.mark.parametrize("name", ["vit_b", "medsam2"])
 def test_half_precision_changes_an_embedding_little(name, cases):
     torch.manual_seed(0)
-    build = (lambda: build_model(name).eval()) if name == "vit_b" else (lambda: with_random_weights(build_model(name)))
-    kind = Predictor if name == "vit_b" else TrackingPredictor
-    network = build().eval()
-    state = network.state_dict()
+    network = build_model(name).eval()
+    if name == "medsam2":
+        with_random_weights(network)
     image, _ = middle_of(cases["CT spleen"])
-    embeddings = []
-    for device, precision in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "auto")):
-        model = build_model(name).eval()
-        model.load_state_dict(state)
-        embeddings.append(kind(model, device=device, precision=precision).encode(image).tensor.cpu())
-    expected, single, half = embeddings
+    expected, single, half = (
+        Predictor(copy.deepcopy(network), device=device, precision=precision).encode(image).tensor.cpu()
+        for device, precision in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "auto"))
+    )
     assert (single - expected).norm() / expected.norm() < 1e-4
     assert 0 < (half - expected).norm() / expected.norm() < 0.03
 
 
 def test_medsam2_follows_a_structure_as_on_the_cpu(cases):
     torch.manual_seed(0)
-    state = with_random_weights(build_model("medsam2").eval()).state_dict()
+    network = with_random_weights(build_model("medsam2").eval())
     image, box = middle_of(cases["CT spleen"])
     seen = []
     for device in ("cpu", "cuda"):
-        model = build_model("medsam2").eval()
-        model.load_state_dict(state)
-        predictor = TrackingPredictor(model, device=device, precision="float32")
+        predictor = TrackingPredictor(copy.deepcopy(network), device=device, precision="float32")
         embedding = predictor.encode(image)
         step = predictor.see_box(embedding, box)
         seen.append((step, predictor.follow(embedding, [(1, step.memory)], [step.memory], 20)))
@@ -205,6 +201,7 @@ def test_a_training_on_the_gpu_ends_with_a_model_that_finds_something(depth, tmp
 def launched(job: Job, processes: int) -> subprocess.CompletedProcess[str]:
     """Train as torchrun starts it, every process with a GPU of its own."""
     options = {"data": job.data, "base": job.base, "output": job.output, "embeddings": job.embeddings, "epochs": 1}
+    options["device"] = "cuda"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [*launcher, "-m", "MedSAMSlicerLib.training", *(f"--{name}={value}" for name, value in options.items())]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SOURCES), *sys.path])}
