@@ -10,6 +10,7 @@ training at every depth, each with the share of the time in which the GPU comput
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "MedSAMSlicer")]
 
 from Benchmarks.machine import describe
-from Benchmarks.training import load_copy, model_named, outlines_of
+from Benchmarks.training import model_named, outlines_of
 from MedSAMSlicerLib.benchmark.machine import seconds, wait
 from MedSAMSlicerLib.benchmark.phantom import SPACING, phantom
 from MedSAMSlicerLib.inference import predictor as predictor_module
@@ -135,11 +136,11 @@ def measure_training(name: str, device: torch.device) -> None:
     for depth in DEPTHS:
         recipe = Recipe.of_depth(depth, variants=1, slices_per_structure=0)
         samples = Samples(outlines_of(_SAMPLES), recipe)
-        trainee = Trainee(load_copy(base), recipe, "base", "")
+        trainee = Trainee(copy.deepcopy(base), recipe, "base", "")
         with tempfile.TemporaryDirectory() as folder:
             embeddings = None
             if trainee.from_embeddings:
-                embeddings = StoredEmbeddings(Path(folder), Predictor(load_copy(base), device=str(device)))
+                embeddings = StoredEmbeddings(Path(folder), Predictor(copy.deepcopy(base), device=str(device)))
                 for outline in samples.outlines.all:
                     embeddings.keep(samples.image(samples.draw(0, 0, outline)))
             loop = Loop(
@@ -173,7 +174,7 @@ def main() -> None:
     stack = SliceStack(made_up.voxels, SPACING, axis="k")
     box = Box(*map(float, (*made_up.first[:2], *made_up.last[:2])))
     for name in args.model:
-        predictor = predictor_of(load_copy(model_named(name)), args.device)
+        predictor = predictor_of(model_named(name), args.device)
         print(f"\n{name}, encoder in {predictor.precision}")
         measure_batches(predictor, [stack.image(index) for index in range(min(16, len(stack)))], box)
         measure_box(predictor, stack, box)

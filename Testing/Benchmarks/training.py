@@ -13,6 +13,7 @@ Times are of the processor, which other programs on the machine change little; t
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import resource
 import subprocess
@@ -113,7 +114,7 @@ def ours(base: MedSAM, samples: Samples, folder: Path) -> Callable[[], object]:
     trainee = Trainee(base, samples.recipe, "base", "")
     embeddings = None
     if trainee.from_embeddings:
-        embeddings = StoredEmbeddings(folder, Predictor(load_copy(base), device="cpu"))
+        embeddings = StoredEmbeddings(folder, Predictor(copy.deepcopy(base), device="cpu"))
         for outline in samples.outlines.all:
             embeddings.keep(samples.image(samples.draw(0, 0, outline)))
     team = Team(0, 1, torch.device("cpu"))
@@ -122,14 +123,6 @@ def ours(base: MedSAM, samples: Samples, folder: Path) -> Callable[[], object]:
         tell=lambda progress: None, keep=lambda *arguments: None,
     )  # fmt: skip
     return lambda: loop._train_epoch(0)
-
-
-def load_copy(model: MedSAM) -> MedSAM:
-    """Copy a model."""
-    other = build_model(model.architecture)
-    other.load_state_dict(model.state_dict())
-    other.preprocessing = model.preprocessing
-    return other
 
 
 def measure(way: str, name: str, count: int) -> dict[str, float]:
