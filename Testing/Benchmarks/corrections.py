@@ -20,7 +20,8 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from Benchmarks.cases import Case, labelled_cases
-from Benchmarks.propagation import K, StoredEmbeddings, box_variants, expert_boxes
+from Benchmarks.propagation import K, StoredEmbeddings, box_variants
+from MedSAMSlicerLib.evaluation.boxes import slice_boxes
 from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.prompts import Box
@@ -57,7 +58,7 @@ class Run:
     def key(self, index: int) -> KeySlice:
         """Do what the expert would do in a slice."""
         expert = self.case.expert[index]
-        boxes = expert_boxes(self.case.expert[index : index + 1])
+        boxes = slice_boxes(self.case.expert[index : index + 1], K)
         return KeySlice(K, index, boxes[0]) if boxes else KeySlice(K, index, mask=np.zeros_like(expert))
 
 

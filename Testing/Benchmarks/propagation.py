@@ -27,6 +27,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from Benchmarks.cases import Case, labelled_cases
+from MedSAMSlicerLib.evaluation.boxes import drawn_box, slice_boxes
 from MedSAMSlicerLib.inference.predictor import Embedding, Predictor
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.prompts import Box
@@ -84,19 +85,10 @@ def from_box(name: str, cache: EmbeddingCache) -> Method:
     return segment
 
 
-def expert_boxes(expert: np.ndarray) -> dict[int, Box]:
-    """Find the bounding box of a mask (K, J, I) in each slice along K that it is in."""
-    boxes = {}
-    for index in np.flatnonzero(expert.any(axis=(1, 2))):
-        (x0, y0, _), (x1, y1, _) = bounding_box(expert[index : index + 1])
-        boxes[int(index)] = Box(x0, y0, x1, y1)
-    return boxes
-
-
 def from_expert_boxes(cache: EmbeddingCache) -> Method:
     """Segment every slice from the expert's own box in it: what no single box can give, as a ceiling."""
     return lambda case, stack, _, predictor: PROPAGATIONS["per-slice"](
-        stack, expert_boxes(case.expert), predictor, cache
+        stack, slice_boxes(case.expert, K), predictor, cache
     )
 
 
@@ -104,7 +96,7 @@ def from_expert_keys(cache: EmbeddingCache) -> Method:
     """Fix every slice by the expert's own box in it, as a key slice."""
 
     def segment(case: Case, stack: SliceStack, boxes: dict[int, Box], predictor: AnyPredictor) -> Iterator[SliceMask]:
-        keys = {index: KeySlice(K, index, box) for index, box in expert_boxes(case.expert).items()}
+        keys = {index: KeySlice(K, index, box) for index, box in slice_boxes(case.expert, K).items()}
         return propagate_path(stack, boxes, predictor, cache, keys)
 
     return segment
@@ -130,20 +122,9 @@ def box_variants(case: Case) -> dict[str, tuple[Voxels, Voxels]]:
     }
 
 
-def drawn_box(case: Case) -> tuple[int, Box]:
-    """Draw a box on the middle slice of those that a structure is in: the expert's bounds, 5 % larger on every side."""
-    present = np.flatnonzero(case.expert.any(axis=(1, 2)))
-    middle = (present[0] + present[-1]) // 2
-    index = int(present[np.abs(present - middle).argmin()])
-    box = expert_boxes(case.expert[index : index + 1])[0]
-    rows, columns = case.expert.shape[1:]
-    x, y = (int(np.ceil(0.05 * (high - low + 1))) for low, high in ((box.x0, box.x1), (box.y0, box.y1)))
-    return index, Box(max(box.x0 - x, 0), max(box.y0 - y, 0), min(box.x1 + x, columns - 1), min(box.y1 + y, rows - 1))
-
-
 def placed_boxes(case: Case) -> dict[int, Box]:
     """Cut the ROI that two clicks on the middle slice make, which is as deep as it is wide or high, if that is less."""
-    index, box = drawn_box(case)
+    index, box = drawn_box(case.expert, K)
     x, y, z = case.volume.spacing
     reach = min((box.x1 - box.x0 + 1) * x, (box.y1 - box.y0 + 1) * y) / z / 2
     first, last = max(int(np.ceil(index - reach)), 0), min(int(index + reach), len(case.expert) - 1)
@@ -156,7 +137,7 @@ def prompts(case: Case, stack: SliceStack) -> dict[str, dict[int, Box]]:
         kind: roi_boxes(voxel_box_corners(*corners), stack.dimensions, K)
         for kind, corners in box_variants(case).items()
     }
-    return whole | {PLACED: placed_boxes(case), ONE_SLICE: dict([drawn_box(case)])}
+    return whole | {PLACED: placed_boxes(case), ONE_SLICE: dict([drawn_box(case.expert, K)])}
 
 
 def over_patients(patients: Sequence[str], values: np.ndarray) -> float:

@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 from Benchmarks.cases import Case, labelled_cases
 from MedSAMSlicerLib.dataset.case import LoadedCase
 from MedSAMSlicerLib.dataset.site import SiteDataset
-from MedSAMSlicerLib.evaluation.scores import score_case
+from MedSAMSlicerLib.evaluation.scores import FOUND_FROM, score_case
 from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.training.fine_tuning import Job, fine_tune
@@ -70,7 +70,7 @@ def site_of(cases: list[Case], folder: Path, trained: int) -> SiteDataset:
 
 
 def shown(loaded: list[LoadedCase], predictor: Predictor) -> dict[tuple[str, str], float]:
-    """Measure the Dice of every structure, from one tight 3-D box and from a box per slice."""
+    """Measure the Dice of every structure from every kind of box."""
     cache = EmbeddingCache()
     scores = [score for case in loaded for score in score_case(case, predictor, cache)]
     return {(score.label, score.box): score.dice for score in scores}
@@ -119,7 +119,7 @@ def main() -> None:
             print(f"\nImages {kind}                     box         before  after")
             for label, box in before:
                 print(f"{label:36}  {box:10}  {before[label, box]:6.3f}  {after[label, box]:.3f}")
-            for box in ("tight", "per-slice"):
+            for box in FOUND_FROM:
                 pairs = [(before[key], after[key]) for key in before if key[1] == box]
                 print(f"{'mean':36}  {box:10}  {np.mean(pairs, axis=0)[0]:6.3f}  {np.mean(pairs, axis=0)[1]:.3f}")
 

@@ -20,18 +20,15 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from Benchmarks.cases import Case
-from Benchmarks.propagation import drawn_box
-from MedSAMSlicerLib.dataset.case import LoadedCase
 from MedSAMSlicerLib.dataset.site import SiteDataset
-from MedSAMSlicerLib.evaluation.scores import PER_SLICE, segment_label, stack_of
-from MedSAMSlicerLib.inference.predictor import Predictor
+from MedSAMSlicerLib.evaluation.scores import FOUND_FROM, TIGHT, Score, score_case
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.fine_tuning import Job, Outcome, fine_tune
@@ -41,16 +38,11 @@ from MedSAMSlicerLib.training.validation import spread
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.files import Volume, read_volume
 from MedSAMSlicerLib.volume.intensity import resolve_window
-from MedSAMSlicerLib.volume.key_slices import KeySlice
-from MedSAMSlicerLib.volume.metrics import agreement
-from MedSAMSlicerLib.volume.segmentation import segment_structure
-from MedSAMSlicerLib.volume.slice_masks import collect
 
-ONE_SLICE = "slice box"
-BOXES = (ONE_SLICE, "tight", PER_SLICE)
+Patients = dict[str, tuple[Volume, np.ndarray, str]]
 
 
-def patients_of(folder: Path, sequence: str, every: int) -> dict[str, tuple[Volume, np.ndarray, str]]:
+def patients_of(folder: Path, sequence: str, every: int) -> Patients:
     """Read the patients of a sequence: volume, label (K, J, I), and the window of the whole volume."""
     patients = {}
     for path in sorted(folder.glob(f"*_{sequence}_image.*")):
@@ -66,9 +58,7 @@ def patients_of(folder: Path, sequence: str, every: int) -> dict[str, tuple[Volu
     return patients
 
 
-def site_of(
-    patients: dict[str, tuple[Volume, np.ndarray, str]], folder: Path, held: dict[str, tuple[Volume, np.ndarray, str]]
-) -> SiteDataset:
+def site_of(patients: Patients, folder: Path, held: Patients) -> SiteDataset:
     """Make the dataset of a site; the last patient validates, where none is left out in turn, and others test."""
     if (folder / "dataset.json").is_file():
         return SiteDataset.open(folder)
@@ -82,25 +72,6 @@ def site_of(
     return dataset
 
 
-def segmented(loaded: LoadedCase, predictor: Predictor, cache: EmbeddingCache, box: str) -> tuple[float, float]:
-    """Segment the structure of a case from a kind of box: Dice and surface Dice (2 mm)."""
-    stack, ((name, expert),) = stack_of(loaded), loaded.labels.items()
-    if box == ONE_SLICE:
-        index, drawn = drawn_box(Case(name, loaded.volume, expert, "auto"))
-        mask = collect(segment_structure(stack, {}, predictor, cache, [KeySlice(stack.axis, index, drawn)]), stack)
-    else:
-        mask = segment_label(stack, expert, predictor, cache, box=box)
-    found = agreement(mask, expert, loaded.volume.spacing)
-    return found.dice, found.surface_dice
-
-
-def trained(job: Job) -> tuple[Outcome, float]:
-    """Run a training; return its outcome and the minutes that it took, encoding included."""
-    start = time.monotonic()
-    outcome = fine_tune(job)
-    return outcome, (time.monotonic() - start) / 60
-
-
 def main() -> None:
     """Print a row per patient left out, and the means."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -111,7 +82,7 @@ def main() -> None:
     parser.add_argument("--depth", default="decoder", choices=DEPTHS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--leave", nargs="+", metavar="PATIENT", help="leave out these only, one after the other")
-    parser.add_argument("--boxes", nargs="+", default=BOXES, choices=BOXES)
+    parser.add_argument("--boxes", nargs="+", default=list(FOUND_FROM), choices=FOUND_FROM)
     parser.add_argument("--old", type=int, default=4, help="structures of the sample cases, of the old kind")
     parser.add_argument("--folder", type=Path, help="of datasets, runs and embeddings, by default a temporary one")
     parser.add_argument("options", nargs="*", metavar="OPTION=VALUE")
@@ -119,10 +90,7 @@ def main() -> None:
     changes = {name: ast.literal_eval(value) for name, _, value in (each.partition("=") for each in args.options)}
     recipe = Recipe.of_depth(args.depth, **changes)
     with tempfile.TemporaryDirectory() as temporary:
-        work = args.folder or Path(temporary)
-        base = load_predictor("lite", args.device)
-        cache = StoredEmbeddings(work / "embeddings", base)
-        old = [(each, segmented(each, base, cache, "tight")) for each in spread(sample_cases(), args.old)]
+        bench = Bench(recipe, args.folder or Path(temporary), args.device, args.boxes, args.old)
         for sequence in args.sequence:
             patients = patients_of(args.data, sequence, args.every)
             if unknown := set(args.leave or ()) - set(patients):
@@ -130,61 +98,78 @@ def main() -> None:
                     f"no patient {', '.join(sorted(unknown))} in {args.data}: give some of {', '.join(patients)}"
                 )
             for count in args.patients:
-                measure(
-                    sequence, patients, args.leave or list(patients), count, recipe, work, base, cache, args.boxes, old
-                )
+                bench.measure(sequence, patients, args.leave or list(patients), count)
 
 
-def measure(
-    sequence: str,
-    patients: dict[str, tuple[Volume, np.ndarray, str]],
-    left: list[str],
-    count: int,
-    recipe: Recipe,
-    work: Path,
-    base: Predictor,
-    cache: EmbeddingCache,
-    boxes: list[str],
-    old: list[tuple[LoadedCase, tuple[float, float]]],
-) -> None:
-    """Leave patients out, one at a time, with as many others as the site."""
-    rows: dict[str, list[tuple[tuple[float, float], tuple[float, float]]]] = {box: [] for box in (*boxes, "old kind")}
-    names, accepted = list(patients), 0
-    for name in left:
-        number = names.index(name)
-        others = (names[number + 1 :] + names[:number])[:count]
-        folder = work / f"{sequence}-without-{name}-{count}"
-        dataset = site_of({other: patients[other] for other in others}, folder / "site", {name: patients[name]})
-        device = str(base.device)
-        job = Job(folder / "site", folder / "tuned.pth", recipe, device=device, embeddings=work / "embeddings")
-        outcome, minutes = trained(job)
-        print(
-            f"{sequence}, {name} left out, trained on {', '.join(others)}: {outcome.message} ({minutes:.1f} min)",
-            flush=True,
+class Bench:
+    """What is trained, and what is measured of it.
+
+    :param work: folder of datasets, runs and embeddings.
+    :param boxes: from which the patient left out is segmented, see `evaluation.scores.Score`.
+    :param old: how many structures of the sample cases are, too, from one 3-D box.
+    """
+
+    def __init__(self, recipe: Recipe, work: Path, device: str, boxes: Sequence[str], old: int) -> None:
+        self.recipe, self.work, self.boxes = recipe, work, boxes
+        self.base = load_predictor("lite", device)
+        self.cache = StoredEmbeddings(work / "embeddings", self.base)
+        known = spread(sample_cases(), old)
+        self.old = [(each, score_case(each, self.base, self.cache, (TIGHT,))[0]) for each in known]
+
+    def measure(self, sequence: str, patients: Patients, left: Sequence[str], count: int) -> None:
+        """Leave patients out, one at a time, with as many others as the site."""
+        rows: dict[str, list[tuple[Score, Score]]] = {box: [] for box in (*self.boxes, "old kind")}
+        names, accepted = list(patients), 0
+        for name in left:
+            number = names.index(name)
+            others = (names[number + 1 :] + names[:number])[:count]
+            folder = self.work / f"{sequence}-without-{name}-{count}"
+            dataset = site_of({other: patients[other] for other in others}, folder / "site", {name: patients[name]})
+            outcome, minutes = self.trained(folder)
+            print(
+                f"{sequence}, {name} left out, trained on {', '.join(others)}: {outcome.message} ({minutes:.1f} min)",
+                flush=True,
+            )
+            (loaded,) = (dataset.load(case) for case in dataset.cases if case.split == "test")
+            before = score_case(loaded, self.base, self.cache, self.boxes)
+            after = before
+            if outcome.output:
+                accepted += 1
+                tuned = load_predictor(str(outcome.output), str(self.base.device))
+                # Another image encoder makes other embeddings.
+                own = self.cache if self.recipe.depth == "decoder" else EmbeddingCache(found_budget=0)
+                after = score_case(loaded, tuned, own, self.boxes)
+                rows["old kind"] += [(known, score_case(each, tuned, own, (TIGHT,))[0]) for each, known in self.old]
+            for box, *pair in zip(self.boxes, before, after, strict=True):
+                rows[box].append(tuple(pair))
+                show(f"  {name}", box, rows[box][-1:])
+        print(f"{sequence}, {count} patients to train on, {accepted} of {len(left)} models accepted")
+        for box, pairs in rows.items():
+            if pairs:
+                show("  mean", box, pairs)
+                show("  worst", box, [min(pairs, key=lambda pair: pair[1].dice - pair[0].dice)])
+
+    def trained(self, folder: Path) -> tuple[Outcome, float]:
+        """Train the site in a folder; return the outcome and the minutes that it took, encoding included."""
+        start = time.monotonic()
+        outcome = fine_tune(
+            Job(
+                folder / "site",
+                folder / "tuned.pth",
+                self.recipe,
+                device=str(self.base.device),
+                embeddings=self.work / "embeddings",
+            )
         )
-        tuned = load_predictor(str(outcome.output), device) if outcome.output else base
-        # Another image encoder makes other embeddings.
-        own = cache if recipe.depth == "decoder" else EmbeddingCache(found_budget=0)
-        accepted += outcome.output is not None
-        (loaded,) = (dataset.load(case) for case in dataset.cases if case.split == "test")
-        for box in boxes:
-            before = segmented(loaded, base, cache, box)
-            rows[box].append((before, before if tuned is base else segmented(loaded, tuned, own, box)))
-            show(f"  {name}", box, np.array(rows[box][-1:]))
-        for structure, before in old if tuned is not base else []:
-            rows["old kind"].append((before, segmented(structure, tuned, own, "tight")))
-    print(f"{sequence}, {count} patients to train on, {accepted} of {len(left)} models accepted")
-    for box, pairs in rows.items():
-        if pairs:
-            show("  mean", box, np.array(pairs))
-            show("  worst", box, np.array(sorted(pairs, key=lambda pair: pair[1][0] - pair[0][0])[:1]))
+        return outcome, (time.monotonic() - start) / 60
 
 
-def show(who: str, box: str, pairs: np.ndarray) -> None:
-    """Print the mean Dice and surface Dice before and after: pairs (N, 2, 2)."""
-    (dice, surface), (after, surface_after) = pairs.mean(axis=0)
-    figures = f"Dice {dice:.3f} to {after:.3f} ({after - dice:+.3f})  surface {surface:.3f} to {surface_after:.3f}"
-    print(f"{who:24}  {box:10}  {figures}", flush=True)
+def show(who: str, box: str, pairs: Sequence[tuple[Score, Score]]) -> None:
+    """Print the mean Dice and surface Dice (2 mm) before and after."""
+    figures = np.array([[(score.dice, score.surface_dice) for score in pair] for pair in pairs])
+    (dice, surface), (after, surface_after) = figures.mean(axis=0)
+    text = f"Dice {dice:.3f} to {after:.3f} ({after - dice:+.3f})  surface {surface:.3f} to {surface_after:.3f}"
+    print(f"{who:24}  {box:10}  {text}", flush=True)
 
 
 if __name__ == "__main__":

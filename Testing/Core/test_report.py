@@ -174,7 +174,7 @@ def test_the_json_holds_the_figures_of_the_page(report):
     dice = content["labels"]["<liver>"][0]
     assert (dice["figure"], dice["box"], dice["after"]) == ("dice", "tight", 1.0)
     assert dice["difference"]["mean"] == pytest.approx(1 - dice["before"])
-    assert len(content["results"]) == 14
+    assert len(content["results"]) == 21
     assert (content["log"], content["card"]) == (LOG, CARD)
 
 
@@ -189,6 +189,7 @@ def test_the_page_is_complete_in_itself_and_shows_everything(report):
         report.comparison.verdict().text,
         "<liver>",
         "Surface Dice (2 mm), one 3-D box",
+        "Dice, a box on one slice",
         "Chosen by its validation: the model of epoch 2.",
         "case-0001, <liver>: Dice",
         "data: labels: <liver>",

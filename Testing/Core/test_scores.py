@@ -10,7 +10,7 @@ import pytest
 
 from box_predictor import BoxPredictor, FilledBoxes, Shape
 from MedSAMSlicerLib.dataset.case import Case, LoadedCase
-from MedSAMSlicerLib.evaluation.boxes import box_of, slice_boxes
+from MedSAMSlicerLib.evaluation.boxes import box_of, drawn_box, slice_boxes
 from MedSAMSlicerLib.evaluation.response import box_response
 from MedSAMSlicerLib.evaluation.scores import score_case
 from MedSAMSlicerLib.loading import load_predictor
@@ -69,15 +69,15 @@ class SeesBright(BoxPredictor):
 
 
 def test_a_perfect_model_scores_one_and_every_kind_of_box_has_its_score(organ):
-    scores = score_case(organ, SeesBright(deaf=False), boxes=("tight", "loose"))
+    scores = score_case(organ, SeesBright(deaf=False), boxes=("tight", "loose", "one-slice", "per-slice"))
     assert [(score.case_id, score.label, score.box) for score in scores] == [
-        ("case-0001", "organ", box) for box in ("tight", "loose", "per-slice")
+        ("case-0001", "organ", box) for box in ("tight", "loose", "one-slice", "per-slice")
     ]
     assert all(score.dice == score.surface_dice == 1 for score in scores)
 
 
 def test_a_model_that_fills_its_box_scores_as_the_box_does(organ):
-    tight, per_slice = score_case(organ, BoxPredictor())
+    tight, per_slice = score_case(organ, BoxPredictor(), boxes=("tight", "per-slice"))
     label = organ.labels["organ"]
     boxes = np.zeros_like(label)
     for index, box in slice_boxes(label, 2).items():
@@ -92,7 +92,7 @@ def test_every_label_is_scored_and_slices_are_cut_as_users_get_them(organ):
     volume = Volume(organ.volume.voxels.transpose(2, 1, 0), np.diag([3.0, 1, 1, 1]), "")
     loaded = case_of(volume, {"organ": label, "upper part": label & (np.indices(label.shape)[1] < 19)}, "full")
     predictor = SeesBright(deaf=False)
-    scores = score_case(loaded, predictor, boxes=(), per_slice=True)
+    scores = score_case(loaded, predictor, boxes=("per-slice",))
     assert [(score.label, score.dice) for score in scores] == [("organ", 1), ("upper part", 1)]
     # The coarse direction is I here.
     assert predictor.encoded[0].shape == (50, 40)
@@ -101,7 +101,7 @@ def test_every_label_is_scored_and_slices_are_cut_as_users_get_them(organ):
 def test_embeddings_in_a_cache_of_the_caller_are_computed_once(organ):
     predictor, cache = SeesBright(deaf=True), EmbeddingCache()
     for _ in range(2):
-        score_case(organ, predictor, cache, boxes=("tight",), per_slice=True)
+        score_case(organ, predictor, cache, boxes=("tight", "per-slice"))
     # Of the organ's five slices, two and two are alike.
     assert len(predictor.encoded) == len(cache) == 3
 
@@ -121,6 +121,16 @@ def test_boxes_are_tight_loose_or_shifted_the_same_way_every_time_and_stay_withi
     assert box_of(mask, "shifted", "a") == box_of(mask, "shifted", "a")
     with pytest.raises(ValueError, match=r"box 'wide' is unknown: give tight, loose or shifted"):
         box_of(mask, "wide")
+
+
+def test_the_one_box_is_drawn_five_percent_larger_on_the_middle_slice_that_holds_the_structure():
+    mask = np.zeros((20, 100, 200), dtype=bool)
+    mask[5:8, 40:60, 90:190] = True
+    mask[14:16, 80:100, 0:10] = True
+    # Slice 10 is in the middle, but empty.
+    assert drawn_box(mask, 2) == (7, Box(85, 39, 194, 60))
+    assert drawn_box(mask[8:], 2) == (6, Box(0, 79, 10, 99))
+    assert drawn_box(mask.transpose(2, 1, 0), 0) == (7, Box(39, 85, 60, 194))
 
 
 def test_a_good_model_responds_to_its_box(organ):
@@ -152,6 +162,7 @@ def test_a_model_that_finds_nothing_at_all_does_not_respond(organ):
     response = box_response([organ], Blind())
     assert response.follows == 0
     assert response.value < 0
+    assert [score.dice for score in score_case(organ, Blind())] == [0, 0, 0]
 
 
 def test_structures_too_small_to_halve_tell_nothing(organ):
@@ -170,7 +181,7 @@ def test_litemedsam_listens_to_its_box_and_segments_the_spleen(lite_weights, sam
     few = np.s_[middle - 1 : middle + 2]
     loaded = case_of(replace(volume, voxels=volume.voxels[few]), {"spleen": spleen[few]}, "abdomen")
     predictor, cache = load_predictor("lite", "cpu"), EmbeddingCache()
-    tight, per_slice = score_case(loaded, predictor, cache)
-    assert tight.dice > 0.85
-    assert per_slice.dice > 0.85
+    scores = score_case(loaded, predictor, cache)
+    assert [score.box for score in scores] == ["tight", "one-slice", "per-slice"]
+    assert all(score.dice > 0.85 for score in scores)
     assert box_response([loaded], predictor, cache).value > 0.6

@@ -63,7 +63,7 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_doubled_batch_even_if
     assert second.returncode == 0, output
     assert output.count("Dice on 3 patients, each left out of training in turn") == 1
     one, two = log_of(tmp_path / "tuned.run"), log_of(tmp_path / "two.run")
-    for key in ("train_loss", "validation_dice", "validation_slice_dice"):
+    for key in ("train_loss", "validation_dice", "validation_per_slice_dice"):
         assert [row[key] for row in two] == pytest.approx([row[key] for row in one], abs=2e-3), key
     ours, theirs = (torch.load(tmp_path / name, weights_only=True)["model"] for name in ("tuned.pth", "two.pth"))
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-3

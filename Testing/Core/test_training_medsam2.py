@@ -37,7 +37,7 @@ def tracker_job(folder: Path, depth: str = "decoder", **changes: object) -> Job:
 def test_the_decoder_learns_a_sites_structures_and_the_memory_stays_as_it_was(tmp_path):
     outcome = fine_tune(tracker_job(tmp_path, epochs=3))
     assert outcome.output is not None
-    assert outcome.best["validation_slice_dice"] > outcome.base["validation_slice_dice"] + 0.05
+    assert outcome.best["validation_per_slice_dice"] > outcome.base["validation_per_slice_dice"] + 0.05
     before, after = (load_checkpoint(tmp_path / name).state_dict() for name in ("base.pth", "tuned.pth"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert not [name for name in changed if name.startswith(FROZEN)]

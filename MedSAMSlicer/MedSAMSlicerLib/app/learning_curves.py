@@ -14,7 +14,8 @@ from slicer.i18n import tr as _
 _COLORS = {
     "train_loss": (0.84, 0.37, 0.0),
     "validation_dice": (0.0, 0.62, 0.45),
-    "validation_slice_dice": (0.34, 0.71, 0.91),
+    "validation_one_slice_dice": (0.8, 0.47, 0.65),
+    "validation_per_slice_dice": (0.34, 0.71, 0.91),
 }
 # Slicer draws the legend into the upper right corner: that part of the axis, beside the epochs, stays free for it.
 _ROOM = 0.6
@@ -56,7 +57,12 @@ class LearningCurves:
         self._table = self._chart = None
 
     def _make(self) -> None:
-        names = (_("Training loss"), _("Validation Dice, a 3-D box"), _("Validation Dice, a box per slice"))
+        names = (
+            _("Training loss"),
+            _("Validation Dice, a 3-D box"),
+            _("Validation Dice, a box on one slice"),
+            _("Validation Dice, a box per slice"),
+        )
         self._table, self._chart = (
             _add(kind, _("MedSAM training")) for kind in ("vtkMRMLTableNode", "vtkMRMLPlotChartNode")
         )

@@ -10,7 +10,7 @@ import numpy as np
 from MedSAMSlicerLib.dataset.case import LoadedCase
 from MedSAMSlicerLib.evaluation.bootstrap import Difference, paired_difference
 from MedSAMSlicerLib.evaluation.response import BoxResponse, box_response
-from MedSAMSlicerLib.evaluation.scores import PER_SLICE, segment_label, stack_of
+from MedSAMSlicerLib.evaluation.scores import FOUND_FROM, TIGHT, segment_label, stack_of
 from MedSAMSlicerLib.evaluation.verdict import Verdict, judge
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import plane_axes, slice_of
@@ -18,7 +18,6 @@ from MedSAMSlicerLib.volume.metrics import Agreement, agreement
 from MedSAMSlicerLib.volume.slice_masks import Predictor
 from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
-TIGHT = "tight"
 _WORST = 6
 # Of the structure's size, around it in a picture.
 _MARGIN = 0.35
@@ -103,7 +102,7 @@ class Comparison:
 def compare(
     cases: Iterable[LoadedCase], base: Predictor, tuned: Predictor, progress: Callable[[], object] = lambda: None
 ) -> Comparison:
-    """Segment all labels of held-out cases with both models, from a tight box and slice by slice.
+    """Segment all labels of held-out cases with both models, from every kind of box.
 
     :param progress: called whenever a structure is done; may raise to give up.
     :raises ValueError: if there is no case.
@@ -116,7 +115,7 @@ def compare(
         caches = EmbeddingCache(found_budget=0), EmbeddingCache(found_budget=0)
         models = list(zip((base, tuned), caches, strict=True))
         for label, expert in loaded.labels.items():
-            for box in (TIGHT, PER_SLICE):
+            for box in FOUND_FROM:
                 masks = [segment_label(stack, expert, predictor, cache, box=box) for predictor, cache in models]
                 found = [agreement(mask, expert, spacing) for mask in masks]
                 results.append(Result(loaded.case.id, loaded.case.patient, label, box, found[0], found[1]))

@@ -11,6 +11,8 @@ from typing import Any
 
 _WIDTH, _HEIGHT = 440, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 28, 34
+# Room for the name of a curve.
+_NAME = 75
 
 Row = dict[str, Any]
 
@@ -70,7 +72,7 @@ def curves(title: str, rows: Sequence[Row], series: Sequence[tuple[str, str, str
         parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>' for x, y in places]
         if len(series) > 1:
-            x = _WIDTH - _RIGHT - 120 * (len(series) - number) + 20
+            x = _WIDTH - _RIGHT - _NAME * (len(series) - number)
             parts.append(f'<text x="{x}" y="16" fill="{color}">{escape(name)}</text>')
     size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}"'
     return f'<svg {size} role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from MedSAMSlicerLib.evaluation.comparison import TIGHT, Comparison, View
+from MedSAMSlicerLib.evaluation.comparison import Comparison, View
 from MedSAMSlicerLib.evaluation.curves import curves
 from MedSAMSlicerLib.evaluation.pictures import AFTER, BEFORE, EXPERT, inline, outlined, side_by_side
 from MedSAMSlicerLib.evaluation.report import FIGURES, Report
+from MedSAMSlicerLib.evaluation.scores import TIGHT
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
@@ -33,8 +34,9 @@ def render(report: Report) -> str:
         f"<h1>{escape(report.tuned)} beside {escape(report.base)}</h1>",
         f'<p class="verdict {kind}">{escape(verdict.text)}</p>',
         f"<p>Patients held out of training: {len(comparison.patients)}; cases: {cases}. Every structure was segmented "
-        "by both models from the bounds of the expert's label, as users segment it, and, for comparison, from the "
-        "expert's own box in every slice. Means and 95 % intervals are those of a paired bootstrap over patients.</p>",
+        "by both models from one 3-D box, the bounds of the expert's label; from a box on its middle slice, 5 % "
+        "larger; and, for comparison, from the expert's own box in every slice. Means and 95 % intervals are those of "
+        "a paired bootstrap over patients.</p>",
         "<h2>Before and after, by label</h2>",
         _labels(comparison),
         *(["<h2>A specialist beside it</h2>", f"<p>{escape(report.beside())}</p>"] if report.specialist else []),
@@ -84,9 +86,13 @@ def _learning(report: Report) -> str:
     charts = [
         curves("Training loss", report.log, [("train_loss", "loss", "#0072b2")]),
         curves(
-            "Validation",
+            "Validation Dice",
             report.log,
-            [("validation_dice", "Dice", "#009e73"), ("validation_surface_dice", "surface Dice", "#d55e00")],
+            [
+                ("validation_dice", "3-D box", "#009e73"),
+                ("validation_one_slice_dice", "one slice", "#cc79a7"),
+                ("validation_per_slice_dice", "per slice", "#56b4e9"),
+            ],
         ),
     ]
     if not any(charts):

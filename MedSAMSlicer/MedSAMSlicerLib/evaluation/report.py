@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from MedSAMSlicerLib.evaluation.comparison import TIGHT, Comparison
-from MedSAMSlicerLib.evaluation.scores import PER_SLICE
+from MedSAMSlicerLib.evaluation.comparison import Comparison
+from MedSAMSlicerLib.evaluation.scores import FOUND_FROM, ONE_SLICE, PER_SLICE, TIGHT
 
 # Figure of `Agreement`, box, and what it is called.
 FIGURES = (
     ("dice", TIGHT, "Dice, one 3-D box"),
     ("surface_dice", TIGHT, "Surface Dice (2 mm), one 3-D box"),
+    ("dice", ONE_SLICE, "Dice, a box on one slice"),
     ("dice", PER_SLICE, "Dice, a box in every slice"),
 )
 
@@ -70,10 +71,12 @@ class Report:
             name: np.mean([np.mean(patient[name]) for patient in values.values()])
             for name in next(iter(values.values()))
         }
+        prompted = ", ".join(
+            f"{means[f'after {box}']:.3f} from {name} ({self.base} {means[f'before {box}']:.3f})"
+            for box, name in FOUND_FROM.items()
+        )
         return (
-            f"{trained} and given no box: Dice {means['specialist']:.3f} on the same patients; "
-            f"{self.tuned} {means[f'after {TIGHT}']:.3f} from one 3-D box and {means[f'after {PER_SLICE}']:.3f} from a "
-            f"box per slice ({self.base} {means[f'before {TIGHT}']:.3f} and {means[f'before {PER_SLICE}']:.3f})."
+            f"{trained} and given no box: Dice {means['specialist']:.3f} on the same patients; {self.tuned} {prompted}."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from MedSAMSlicerLib.evaluation.bootstrap import Difference, paired_difference, patients_to_show
+from MedSAMSlicerLib.evaluation.scores import FOUND_FROM
 from MedSAMSlicerLib.evaluation.verdict import LEAST_PATIENTS
 from MedSAMSlicerLib.training.folds import Fold
-from MedSAMSlicerLib.training.validation import Validation
+from MedSAMSlicerLib.training.validation import DICE_OF, Validation
 
 # The smallest gain of Dice that is worth a model of one's own.
 _WORTH = 0.02
@@ -39,8 +40,8 @@ def told(history: Sequence[Figures], validation: Validation, folds: Sequence[Fol
             return "Stopped before an epoch was better than the base model: no model was written."
         return _declined(history, before, folds)
     figures = ", ".join(
-        f"{before[key]:.3f} to {best[key]:.3f} from {box}"
-        for key, box in (("validation_dice", "a 3-D box"), ("validation_slice_dice", "a box per slice"))
+        f"{before[f'validation_{name}']:.3f} to {best[f'validation_{name}']:.3f} from {FOUND_FROM[box]}"
+        for box, name in DICE_OF.items()
     )
     gain = gained(before, best)
     between = "" if best["strength"] == 1 else f", weights {best['strength']:g} of the way from the base model"

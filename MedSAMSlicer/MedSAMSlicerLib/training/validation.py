@@ -15,7 +15,7 @@ import numpy as np
 from MedSAMSlicerLib.dataset.case import LoadedCase
 from MedSAMSlicerLib.evaluation.bootstrap import paired_difference
 from MedSAMSlicerLib.evaluation.response import BoxResponse, box_response
-from MedSAMSlicerLib.evaluation.scores import PER_SLICE, Score, score_case, stack_of
+from MedSAMSlicerLib.evaluation.scores import FOUND_FROM, ONE_SLICE, PER_SLICE, TIGHT, Score, score_case, stack_of
 from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.loading import predictor_of
 from MedSAMSlicerLib.model import Network
@@ -24,8 +24,8 @@ from MedSAMSlicerLib.training.embeddings import StoredEmbeddings
 from MedSAMSlicerLib.training.recipe import Recipe
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 
-_FIGURES = ("dice", "surface_dice", "slice_dice")
-_FOUND_FROM = {"one 3-D box": "dice", "a box per slice": "slice_dice"}
+# What the Dice from a kind of box is called in the log.
+DICE_OF = {TIGHT: "dice", ONE_SLICE: "one_slice_dice", PER_SLICE: "per_slice_dice"}
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Validation:
         return self._standing(copy.deepcopy(self._base))
 
     def figures(self, model_of: Callable[[int], Network]) -> dict[str, Any]:
-        """Measure the mean Dice and surface Dice (2 mm) from one tight 3-D box, and the Dice from a box per slice.
+        """Measure the mean Dice from every kind of box, and the surface Dice (2 mm) from one 3-D box.
 
-        The score is the mean of both Dices: of few structures, the propagation of one 3-D box alone says too little.
-        Each patient counts the same; ``patients`` has their scores, ``patients_dice`` their Dice by kind of box.
+        The score is the mean of all Dices: of few structures, the propagation from one box alone says too little. Each
+        patient counts the same; ``patients`` has their scores, ``patients_dice`` their Dice by kind of box.
 
         :param model_of: gives the model of a fold, prepared for inference by this.
         """
@@ -99,17 +99,16 @@ class Validation:
             for patient in sorted(set(patient_of.values()))
         }
         figures = {
-            f"validation_{name}": float(np.mean([means[name] for means in patients.values()])) for name in _FIGURES
+            f"validation_{name}": float(np.mean([means[name] for means in patients.values()]))
+            for name in (*DICE_OF.values(), "surface_dice")
         }
-        each = {patient: (means["dice"] + means["slice_dice"]) / 2 for patient, means in patients.items()}
-        by_box = {
-            box: {patient: means[name] for patient, means in patients.items()} for box, name in _FOUND_FROM.items()
-        }
+        by_box = {box: {patient: means[name] for patient, means in patients.items()} for box, name in DICE_OF.items()}
+        each = {patient: float(np.mean([by_box[box][patient] for box in DICE_OF])) for patient in patients}
         score = float(np.mean(list(each.values())))
         return {**figures, "validation_score": score, "patients": each, "patients_dice": by_box}
 
     def scored(self, model: Network, structures: Sequence[LoadedCase]) -> dict[str, float]:
-        """Segment structures: mean ``dice``, ``surface_dice`` and ``slice_dice``; the processes share the work."""
+        """Segment structures: the mean figures, named as in the log; the processes share the work."""
         return _means(self._scores(model, structures))
 
     def _scores(self, model: Network, structures: Sequence[LoadedCase]) -> list[Score]:
@@ -125,8 +124,8 @@ class Validation:
     def objection(self, figures: dict[str, Any], model: Network) -> str:
         """Say why a model can't be the best, whatever its score; empty if it can.
 
-        From one 3-D box or from a box per slice, a patient who was held out loses more than the recipe's tolerance, or
-        all of them lose on average: what is gained from one kind of box is no use to whoever draws the other. Or the
+        From a kind of box, a patient who was held out loses more than the recipe's tolerance, or all of them lose on
+        average: what is gained from one kind of box is no use to whoever draws the other. Or the
         gain may be chance: the 95 % interval of the mean score over the patients reaches below 0, so that of few
         patients nobody may lose. Or it has forgotten what the base model could: its Dice on the sample cases fell by
         more than the recipe's tolerance. Or it is deaf to its box: the response is less than the recipe's share of the
@@ -139,16 +138,19 @@ class Validation:
             found = figures["patients_dice"][box]
             worst = min(known, key=lambda patient: found[patient] - known[patient])
             if found[worst] < known[worst] - recipe.patient_tolerance:
-                return f"loses on {worst}: Dice from {box} {found[worst]:.3f}, base model {known[worst]:.3f}"
+                return (
+                    f"loses on {worst}: Dice from {FOUND_FROM[box]} {found[worst]:.3f}, base model {known[worst]:.3f}"
+                )
             mean, mean_before = (float(np.mean(list(each.values()))) for each in (found, known))
             if mean < mean_before:
-                return f"loses: mean Dice from {box} {mean:.3f}, base model {mean_before:.3f}"
+                return f"loses: mean Dice from {FOUND_FROM[box]} {mean:.3f}, base model {mean_before:.3f}"
         if paired_difference(*([each[name] for name in scores] for each in (scores, figures["patients"]))).lower < 0:
             return "the gain may be chance"
         now, before = self._standing(model), self._standing_of_base
         for box, dice in before.strengths.items():
             if now.strengths[box] < dice - recipe.guard_tolerance:
-                return f"forgets: Dice on the sample cases from {box} {now.strengths[box]:.3f}, base model {dice:.3f}"
+                fallen = f"{now.strengths[box]:.3f}, base model {dice:.3f}"
+                return f"forgets: Dice on the sample cases from {FOUND_FROM[box]} {fallen}"
         if now.response is not None and before.response is not None:
             if 0 < before.response.follows * recipe.least_response > now.response.follows:
                 return f"deaf to its box: response {now.response.follows:.3f}, base model {before.response.follows:.3f}"
@@ -159,7 +161,7 @@ class Validation:
     def _standing(self, model: Network) -> Standing:
         predictor, cache = self._predictor(model), self._cache()
         known = self.scored(model, self._known) if self._known else {}
-        strengths = {box: known[figure] for box, figure in _FOUND_FROM.items() if known}
+        strengths = {box: known[name] for box, name in DICE_OF.items() if known}
         try:
             return Standing(strengths, box_response(itertools.chain(*self.folds), predictor, cache))
         except ValueError:
@@ -213,9 +215,5 @@ def _share(cases: Sequence[LoadedCase], folds: Sequence[Sequence[LoadedCase]], r
 
 
 def _means(scores: Sequence[Score]) -> dict[str, float]:
-    whole = [score for score in scores if score.box != PER_SLICE]
-    return {
-        "dice": float(np.mean([score.dice for score in whole])),
-        "surface_dice": float(np.mean([score.surface_dice for score in whole])),
-        "slice_dice": float(np.mean([score.dice for score in scores if score.box == PER_SLICE])),
-    }
+    dice = {name: float(np.mean([score.dice for score in scores if score.box == box])) for box, name in DICE_OF.items()}
+    return {**dice, "surface_dice": float(np.mean([score.surface_dice for score in scores if score.box == TIGHT]))}

@@ -16,7 +16,7 @@ from MedSAMSlicerLib.volume.embedding_model import ALIKE, CONFIDENCE_POWER, Embe
 from MedSAMSlicerLib.volume.intensity_model import intensity_odds
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.path_propagation import Keys, propagate_path
-from MedSAMSlicerLib.volume.slice_masks import Predictor, SliceMask, soft_dice
+from MedSAMSlicerLib.volume.slice_masks import NothingFound, Predictor, SliceMask, soft_dice
 from MedSAMSlicerLib.volume.slice_stack import SliceStack
 from MedSAMSlicerLib.volume.solution import fixed
 from MedSAMSlicerLib.volume.viterbi import agreement
@@ -53,7 +53,7 @@ def propagate_until_end(
     :param key: along the stack's axis, with a box or a mask.
     :param keys: slice index -> further key slices along this axis.
     :param reach: how far it is followed to either side, in millimeters; None for no limit.
-    :raises ValueError: if nothing is found in the key slice.
+    :raises NothingFound: if nothing is found in the key slice.
     """
     boxes: dict[int, Box] = {}
     for result in follow(stack, key, predictor, cache, reach):
@@ -86,7 +86,7 @@ def follow(
     first, box = known.masks[0], known.boxes[0]
     if not first.any():
         drawn = " ".join(f"{side:g}" for side in sides_of(box))
-        raise ValueError(f"Nothing was found in the box {drawn} of slice {key.index}: draw it around the structure.")
+        raise NothingFound(f"Nothing was found in the box {drawn} of slice {key.index}: draw it around the structure.")
     deviation = max(float(image[start.pixels_of(box)].std()), 1.0)
     odds = intensity_odds(image[first], image[grown(first, _SURROUNDINGS) & ~first])
     model = EmbeddingModel(stack.shape, start.frame)

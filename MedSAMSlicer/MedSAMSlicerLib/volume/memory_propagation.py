@@ -18,7 +18,7 @@ from MedSAMSlicerLib.volume.candidates import outline
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.key_slices import KeySlice
 from MedSAMSlicerLib.volume.path_propagation import Keys, widened_boxes
-from MedSAMSlicerLib.volume.slice_masks import Boxes, Predictor, SliceMask, middle_out, soft_dice
+from MedSAMSlicerLib.volume.slice_masks import Boxes, NothingFound, Predictor, SliceMask, middle_out, soft_dice
 from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 # The structure has ended after so many slices in a row in which nothing was found.
@@ -77,8 +77,8 @@ def propagate_memory(
     :param farthest: slices to either side of the first key slice to which a structure without boxes is followed, None
         for no limit.
     :return: how many bodies were dropped.
-    :raises ValueError: if there is neither a box nor a key slice, if there is no box and no key slice shows anything,
-        or if the model has no memory.
+    :raises NothingFound: if there is no box and no key slice shows anything.
+    :raises ValueError: if there is neither a box nor a key slice, or if the model has no memory.
     """
     if not remembers(predictor):
         raise ValueError("This model remembers no slices: choose MedSAM2, or another propagation than 'memory'.")
@@ -96,7 +96,9 @@ def propagate_memory(
     steps = {index: step for index, step in seen.items() if step.found or index in given} or seen
     if not boxes and not any(step.found for step in steps.values()):
         named = ", ".join(map(str, sorted(known)))
-        raise ValueError(f"Nothing was found in slice {named}: draw the box around the structure, or paint the slice.")
+        raise NothingFound(
+            f"Nothing was found in slice {named}: draw the box around the structure, or paint the slice."
+        )
     first, last = (min(room), max(room)) if room else (0, len(stack) - 1)
     if farthest is not None and not room:
         start = next(iter(known))

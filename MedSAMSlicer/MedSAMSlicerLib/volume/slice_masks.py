@@ -13,6 +13,10 @@ from MedSAMSlicerLib.volume.geometry import slice_of
 from MedSAMSlicerLib.volume.slice_stack import SliceStack
 
 
+class NothingFound(ValueError):
+    """No mask to follow a structure from; the text names the slice and the remedy."""
+
+
 class Predictor(Protocol):
     """One slice in, masks out: what a propagation needs of `inference.predictor.Predictor`."""
 
