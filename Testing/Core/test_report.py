@@ -167,6 +167,17 @@ def test_the_worst_structures_are_cut_out_where_the_model_is_wrong():
     assert (view.after & ~view.expert).any()
 
 
+def test_a_model_that_loses_from_a_box_on_one_slice_alone_is_not_to_be_used(comparison):
+    worse = [
+        replace(result, before=result.after, after=result.before) if result.box == "one-slice" else result
+        for result in comparison.results
+    ]
+    assert comparison.verdict().outcome == "better"
+    verdict = replace(comparison, results=tuple(worse)).verdict()
+    assert verdict.outcome == "not better"
+    assert "From a box on one slice Dice changes by −" in verdict.text
+
+
 def test_the_json_holds_the_figures_of_the_page(report):
     content = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert content["verdict"]["outcome"] == "better"

@@ -33,6 +33,15 @@ def test_the_verdict_says_what_the_intervals_say(dice, surface_dice, outcome, te
     assert verdict.text.endswith(".")
 
 
+def test_a_model_that_is_worse_from_another_kind_of_box_is_not_to_be_used():
+    others = [("a box on one slice", UNSURE), ("a box per slice", BETTER)]
+    assert judge(BETTER, BETTER, None, others).outcome == "better"
+    verdict = judge(BETTER, BETTER, None, [("a box on one slice", WORSE)])
+    assert verdict.outcome == "not better"
+    text = "Not better: do not use it. From a box on one slice Dice changes by −0.034 (95 % interval −0.060 to −0.012)"
+    assert verdict.text.startswith(text)
+
+
 def test_too_few_patients_tell_nothing_whatever_the_difference():
     for difference in (BETTER, UNSURE, WORSE):
         few = Difference(difference.mean, difference.lower, difference.upper, 4)

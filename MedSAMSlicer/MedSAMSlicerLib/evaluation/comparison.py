@@ -74,8 +74,9 @@ class Comparison:
         return sorted({result.patient for result in self.results})
 
     def verdict(self) -> Verdict:
-        """Judge the tuned model by all labels, from one tight box each."""
-        return judge(self.difference("dice"), self.difference("surface_dice"), self.responses)
+        """Judge the tuned model by all labels, from one tight box each; from no other kind of box may it be worse."""
+        others = [(name, self.difference("dice", box)) for box, name in FOUND_FROM.items() if box != TIGHT]
+        return judge(self.difference("dice"), self.difference("surface_dice"), self.responses, others)
 
     def means(self, figure: str, box: str = TIGHT, label: str | None = None) -> tuple[float, float]:
         """Compute the mean of a figure, "dice" or "surface_dice", over the patients: before and after."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from MedSAMSlicerLib.evaluation.bootstrap import Difference
@@ -27,12 +28,16 @@ class Verdict:
 
 
 def judge(
-    dice: Difference, surface_dice: Difference, responses: tuple[BoxResponse, BoxResponse] | None = None
+    dice: Difference,
+    surface_dice: Difference,
+    responses: tuple[BoxResponse, BoxResponse] | None = None,
+    others: Sequence[tuple[str, Difference]] = (),
 ) -> Verdict:
     """Judge a tuned model by held-out patients.
 
-    :param dice: of the tuned model and its base model; ``surface_dice`` likewise.
+    :param dice: of the tuned model and its base model, from one 3-D box; ``surface_dice`` likewise.
     :param responses: of the base model and the tuned one to their boxes; None where it could not be measured.
+    :param others: from other boxes, what they are called and the Dice.
     """
     count = dice.count
     if responses:
@@ -55,6 +60,10 @@ def judge(
         return Verdict(
             "not better", f"Not better: do not use it. Surface Dice changes by {surface_dice}, Dice by {found}."
         )
+    for box, other in others:
+        if other.upper < 0:
+            text = f"Not better: do not use it. From {box} Dice changes by {other}, from one 3-D box by {found}."
+            return Verdict("not better", text)
     if dice.lower > 0:
         return Verdict("better", f"Better: Dice changes by {found}.")
     return Verdict("no difference", f"No difference shown: Dice changes by {found}.")
