@@ -189,7 +189,7 @@ def test_a_trained_model_is_drawn_reported_listed_and_used(gui, trainer, compute
     table = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLTableNode")
     assert table.GetTable().GetNumberOfRows() >= 1
     chart = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode")
-    assert chart.GetNumberOfPlotSeriesNodes() == 3
+    assert chart.GetNumberOfPlotSeriesNodes() == 4
     epochs = [row["epoch"] for row in trainer.panel.training.training.log()]
     assert chart.GetXAxisRange()[0] == min(epochs)
     assert chart.GetXAxisRange()[1] >= max(epochs) + 1, "the legend covers no point"
