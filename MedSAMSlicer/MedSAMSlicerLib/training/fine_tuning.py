@@ -14,6 +14,7 @@ import torch
 
 from MedSAMSlicerLib.dataset.case import Case
 from MedSAMSlicerLib.dataset.site import SiteDataset
+from MedSAMSlicerLib.evaluation.scores import FOUND_FROM
 from MedSAMSlicerLib.inference.device import give_back_memory, out_of_memory
 from MedSAMSlicerLib.inference.predictor import Predictor
 from MedSAMSlicerLib.model import load_checkpoint
@@ -204,7 +205,9 @@ class _Run:
         # Only now that all that may be refused has been loaded.
         if team.leads:
             seen = {case.id: [case.split, case.checksum, case.labels_checksum, case.window] for case in self._seen()}
-            folder.settle({"recipe": asdict(recipe), "base": list(origin), "cases": seen})
+            settings = {"recipe": asdict(recipe), "base": list(origin), "cases": seen}
+            # A run that an older version has begun was judged by fewer kinds of boxes.
+            folder.settle({**settings, "boxes": list(FOUND_FROM)})
             self.dataset.mark_used(list(seen), folder.folder.absolute().name)
 
     def outcome(self) -> Outcome:
