@@ -27,7 +27,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from Benchmarks.cases import Case, labelled_cases
-from MedSAMSlicerLib.evaluation.boxes import drawn_box, slice_boxes
+from MedSAMSlicerLib.evaluation.boxes import box_on_slice, slice_boxes
 from MedSAMSlicerLib.inference.predictor import Embedding, Predictor
 from MedSAMSlicerLib.loading import load_predictor
 from MedSAMSlicerLib.prompts import Box
@@ -124,7 +124,7 @@ def box_variants(case: Case) -> dict[str, tuple[Voxels, Voxels]]:
 
 def placed_boxes(case: Case) -> dict[int, Box]:
     """Cut the ROI that two clicks on the middle slice make, which is as deep as it is wide or high, if that is less."""
-    index, box = drawn_box(case.expert, K)
+    index, box = box_on_slice(case.expert, K)
     x, y, z = case.volume.spacing
     reach = min((box.x1 - box.x0 + 1) * x, (box.y1 - box.y0 + 1) * y) / z / 2
     first, last = max(int(np.ceil(index - reach)), 0), min(int(index + reach), len(case.expert) - 1)
@@ -137,7 +137,7 @@ def prompts(case: Case, stack: SliceStack) -> dict[str, dict[int, Box]]:
         kind: roi_boxes(voxel_box_corners(*corners), stack.dimensions, K)
         for kind, corners in box_variants(case).items()
     }
-    return whole | {PLACED: placed_boxes(case), ONE_SLICE: dict([drawn_box(case.expert, K)])}
+    return whole | {PLACED: placed_boxes(case), ONE_SLICE: dict([box_on_slice(case.expert, K)])}
 
 
 def over_patients(patients: Sequence[str], values: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from box_predictor import BoxPredictor, FilledBoxes, Shape
 from MedSAMSlicerLib.dataset.case import Case, LoadedCase
-from MedSAMSlicerLib.evaluation.boxes import box_of, drawn_box, slice_boxes
+from MedSAMSlicerLib.evaluation.boxes import box_of, box_on_slice, slice_boxes
 from MedSAMSlicerLib.evaluation.response import box_response
 from MedSAMSlicerLib.evaluation.scores import score_case
 from MedSAMSlicerLib.loading import load_predictor
@@ -128,9 +128,9 @@ def test_the_one_box_is_drawn_five_percent_larger_on_the_middle_slice_that_holds
     mask[5:8, 40:60, 90:190] = True
     mask[14:16, 80:100, 0:10] = True
     # Slice 10 is in the middle, but empty.
-    assert drawn_box(mask, 2) == (7, Box(85, 39, 194, 60))
-    assert drawn_box(mask[8:], 2) == (6, Box(0, 79, 10, 99))
-    assert drawn_box(mask.transpose(2, 1, 0), 0) == (7, Box(39, 85, 60, 194))
+    assert box_on_slice(mask, 2) == (7, Box(85, 39, 194, 60))
+    assert box_on_slice(mask[8:], 2) == (6, Box(0, 79, 10, 99))
+    assert box_on_slice(mask.transpose(2, 1, 0), 0) == (7, Box(39, 85, 60, 194))
 
 
 def test_a_good_model_responds_to_its_box(organ):

@@ -60,7 +60,7 @@ def slice_boxes(mask: np.ndarray, axis: int) -> dict[int, Box]:
     return boxes
 
 
-def drawn_box(mask: np.ndarray, axis: int) -> tuple[int, Box]:
+def box_on_slice(mask: np.ndarray, axis: int) -> tuple[int, Box]:
     """Draw a box on the middle slice of those that a structure is in: its bounds, 5 % larger on every side.
 
     :param mask: the expert's label, bool (K, J, I), not empty.
@@ -70,7 +70,11 @@ def drawn_box(mask: np.ndarray, axis: int) -> tuple[int, Box]:
     boxes = slice_boxes(mask, axis)
     middle = (min(boxes) + max(boxes)) // 2
     index = min(boxes, key=lambda each: abs(each - middle))
-    box = boxes[index]
-    rows, columns = slice_of(mask, axis, index).shape
-    x, y = (int(np.ceil(_DRAWN * (high - low + 1))) for low, high in ((box.x0, box.x1), (box.y0, box.y1)))
-    return index, Box(max(box.x0 - x, 0), max(box.y0 - y, 0), min(box.x1 + x, columns - 1), min(box.y1 + y, rows - 1))
+    return index, enlarged(boxes[index], _DRAWN, slice_of(mask, axis, index).shape)
+
+
+def enlarged(box: Box, part: float, shape: tuple[int, ...]) -> Box:
+    """Move every side of a box outward by a part of its size, rounded up to pixels, within a slice (rows, columns)."""
+    rows, columns = shape
+    x, y = (int(np.ceil(part * (high - low + 1))) for low, high in ((box.x0, box.x1), (box.y0, box.y1)))
+    return Box(max(box.x0 - x, 0), max(box.y0 - y, 0), min(box.x1 + x, columns - 1), min(box.y1 + y, rows - 1))

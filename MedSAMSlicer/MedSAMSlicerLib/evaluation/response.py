@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from MedSAMSlicerLib.dataset.case import LoadedCase
-from MedSAMSlicerLib.evaluation.boxes import LOOSE, slice_boxes
+from MedSAMSlicerLib.evaluation.boxes import LOOSE, enlarged, slice_boxes
 from MedSAMSlicerLib.evaluation.scores import stack_of
 from MedSAMSlicerLib.prompts import Box
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
@@ -60,7 +59,7 @@ def box_response(cases: Iterable[LoadedCase], predictor: Predictor, cache: Embed
             tight = slice_boxes(expert, stack.axis)[index]
             if min(tight.x1 - tight.x0, tight.y1 - tight.y0) + 1 < _LEAST_SIDE:
                 continue
-            halves, loose = _halves(tight), _loose(tight, label.shape)
+            halves, loose = _halves(tight), enlarged(tight, LOOSE, label.shape)
             probabilities, _ = cache.prediction(predictor, stack.image(index), [*halves, loose])
             masks = probabilities > 0.5
             parts = [label & _filled(half, label.shape) for half in halves]
@@ -85,13 +84,6 @@ def _halves(box: Box) -> list[Box]:
         Box(box.x0, box.y0, box.x1, y - 1),
         Box(box.x0, y, box.x1, box.y1),
     ]
-
-
-def _loose(box: Box, shape: tuple[int, ...]) -> Box:
-    """Enlarge a box on every side, cut to the slice."""
-    rows, columns = shape
-    x, y = (math.ceil(LOOSE * (high - low + 1)) for low, high in ((box.x0, box.x1), (box.y0, box.y1)))
-    return Box(max(box.x0 - x, 0), max(box.y0 - y, 0), min(box.x1 + x, columns - 1), min(box.y1 + y, rows - 1))
 
 
 def _filled(box: Box, shape: tuple[int, ...]) -> np.ndarray:

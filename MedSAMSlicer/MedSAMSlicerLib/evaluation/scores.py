@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from MedSAMSlicerLib.dataset.case import LoadedCase
-from MedSAMSlicerLib.evaluation.boxes import box_of, drawn_box, slice_boxes
+from MedSAMSlicerLib.evaluation.boxes import box_of, box_on_slice, slice_boxes
 from MedSAMSlicerLib.volume.embedding_cache import EmbeddingCache
 from MedSAMSlicerLib.volume.geometry import roi_boxes, voxel_box_corners
 from MedSAMSlicerLib.volume.key_slices import KeySlice
@@ -27,7 +27,7 @@ class Score:
     """Agreement of a segmented structure with the expert's label.
 
     :param box: "tight", "loose" or "shifted" (one 3-D box, see `boxes.box_of`), "one-slice" (drawn on the middle slice,
-        see `boxes.drawn_box`, from where the structure is followed), or "per-slice" (the expert's own box in every
+        see `boxes.box_on_slice`, from where the structure is followed), or "per-slice" (the expert's own box in every
         slice, each slice on its own).
     :param surface_dice: with a tolerance of 2 mm.
     """
@@ -58,7 +58,7 @@ def segment_label(
     if box == PER_SLICE:
         boxes, propagation = slice_boxes(expert, stack.axis), PER_SLICE
     elif box == ONE_SLICE:
-        keys = [KeySlice(stack.axis, *drawn_box(expert, stack.axis))]
+        keys = [KeySlice(stack.axis, *box_on_slice(expert, stack.axis))]
     else:
         boxes = roi_boxes(voxel_box_corners(*box_of(expert, box, seed)), stack.dimensions, stack.axis)
     try:
