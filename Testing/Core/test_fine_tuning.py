@@ -78,11 +78,11 @@ def test_every_depth_writes_a_file_that_loads_by_its_path_and_scores_as_its_card
     outcome = fine_tune(job_in(tmp_path, depth, epochs=3))
     assert outcome.base["validation_dice"] == 0 < outcome.best["validation_dice"]
     predictor = load_predictor(str(tmp_path / "tuned.pth"), "cpu")
-    assert (card := predictor.model.metadata)["recipe"]["depth"] == depth
+    card = predictor.model.metadata
+    assert card["recipe"]["depth"] == depth
     assert card["validation"]["validation_dice"] == outcome.best["validation_dice"]
     dataset = SiteDataset.open(tmp_path / "site")
-    (kept,) = (dataset.load(case) for case in dataset.cases if case.split == "test")
-    (structure,) = spread([kept], card["test"]["structures"])
+    (structure,) = spread([dataset.load(case) for case in dataset.cases if case.split == "test"], 1)
     # Embeddings are kept in half precision while training.
     for score, name in zip(score_case(structure, predictor), DICE_OF.values(), strict=True):
         assert score.dice == pytest.approx(card["test"][name], abs=0.1), score.box
