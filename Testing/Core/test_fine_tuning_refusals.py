@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from made_up_site import blind_base, job_in, made_up_site
@@ -67,3 +69,13 @@ def test_a_damaged_file_of_a_run_is_named_with_what_to_do(tmp_path, name, conten
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RunError, match=f"{name} is damaged: give another folder for the run, or delete this one"):
         folder.settle({}) if name == "settings.json" else folder.load_state()
+
+
+def test_a_run_that_was_judged_by_fewer_kinds_of_boxes_is_not_gone_on_with(tmp_path):
+    fine_tune(job_in(tmp_path, epochs=1))
+    path = tmp_path / "tuned.run" / "settings.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("boxes") == ["tight", "one-slice", "per-slice"]
+    path.write_text(json.dumps(settings))
+    with pytest.raises(RunError, match=r"other settings \(boxes\): give these again .* or give another folder"):
+        fine_tune(job_in(tmp_path, epochs=1))
